@@ -69,20 +69,18 @@ class Lasso(Prompt):
         return axis, index
 
     def voxels_ijk(self, grid: Grid) -> NDArray[np.int64]:
-        """The voxels whose centres lie inside the outline, and those the outline runs through, [N, 3]."""
+        """The voxels whose centres lie inside the outline or on it, [N, 3]."""
         from skimage.draw import polygon
 
         axis, index = self.slice_ijk()
         in_plane = [a for a in range(3) if a != axis]
         points = np.array(self.points)[:, in_plane]
-        low = np.floor(points.min(axis=0)).astype(int)
-        rows, columns = polygon(*(points - low).T)
-        closed = np.concatenate([points, points[:1]])
-        outline = [
-            start + (end - start) * np.linspace(0, 1, max(2, int(np.ceil(4 * np.abs(end - start).max())) + 1))[:, None]
-            for start, end in zip(closed[:-1], closed[1:], strict=True)
-        ]
-        flat = np.concatenate([np.stack([rows, columns], axis=1) + low, np.round(np.concatenate(outline))])
+        low, high = np.floor(points.min(axis=0)).astype(int), np.ceil(points.max(axis=0)).astype(int)
+        inside = np.zeros(tuple(high - low + 1), dtype=bool)
+        inside[polygon(*(points - low).T, shape=inside.shape)] = True
+        # The polygon filler keeps centres on some edges and drops them on others, which would depend on orientation.
+        inside |= _on_outline(points - low, inside.shape)
+        flat = np.argwhere(inside) + low
         voxels = np.full((len(flat), 3), index, dtype=np.int64)
         voxels[:, in_plane] = flat
         return voxels_inside(voxels, grid)
@@ -102,3 +100,15 @@ class Lasso(Prompt):
         if "points" not in data:
             raise PromptError("a lasso has points")
         return cls(data["points"], as_frame(data.get("frame")), bool(data.get("positive", True)))
+
+
+def _on_outline(points: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    on_outline = np.zeros(shape, dtype=bool)
+    centres = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1).astype(np.float64)
+    for start, end in zip(points, np.roll(points, -1, axis=0), strict=True):
+        along = end - start
+        length_squared = max(float(along @ along), 1e-12)
+        part = np.clip((centres - start) @ along / length_squared, 0, 1)
+        distance = np.linalg.norm(centres - start - part[..., None] * along, axis=-1)
+        on_outline |= distance <= 1e-6
+    return on_outline

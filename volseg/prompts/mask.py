@@ -158,7 +158,12 @@ def _nearest(mask: NDArray[np.bool_], source: Grid, target: Grid) -> NDArray[np.
     matrix = source.ijk_from(target)
     # A half-voxel tie must fall the same way for all voxels, whatever the rounding of the affine.
     moved = affine_transform(
-        mask.astype(np.uint8), matrix[:3, :3], matrix[:3, 3] + 1e-6, output_shape=target.shape, order=0, mode="grid-constant"
+        mask.astype(np.uint8),
+        matrix[:3, :3],
+        matrix[:3, 3] + 1e-6,
+        output_shape=target.shape,
+        order=0,
+        mode="grid-constant",
     )
     result: NDArray[np.bool_] = moved.astype(bool)
     return result

@@ -182,8 +182,9 @@ def _object_from_json(data: Any, number: int) -> PromptedObject:
     for index, item in enumerate(data["prompts"], start=1):
         tag = item.get("type") if isinstance(item, Mapping) else None
         if tag not in _TYPES:
-            raise PromptError(f"prompt {index} of {name or f'object {number}'}: type is one of "
-                              f"{', '.join(_TYPES)}, got {tag!r}")
+            raise PromptError(
+                f"prompt {index} of {name or f'object {number}'}: type is one of {', '.join(_TYPES)}, got {tag!r}"
+            )
         try:
             prompts.append(_TYPES[tag].from_json(item))
         except (PromptError, GeometryError) as error:

@@ -1,0 +1,166 @@
+"""The one contract between models and everything that drives them (P2)."""
+
+from __future__ import annotations
+
+import logging
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeAlias
+
+import numpy as np
+
+from volseg.data.object_mask import ObjectMask
+from volseg.errors import CapabilityError, PromptError
+from volseg.geometry import Grid
+from volseg.models.card import ModelCard
+from volseg.models.options import EncodeOptions
+from volseg.progress import ProgressCallback, report
+from volseg.prompts import PromptedObject, PromptSet
+
+if TYPE_CHECKING:
+    from monai.data import MetaTensor
+
+logger = logging.getLogger(__name__)
+
+PartialCallback: TypeAlias = Callable[[ObjectMask], None]
+"""Called with an object's mask as it grows, for previews; may be called from the computing thread."""
+
+
+class Encoding(ABC):
+    """An image as a model sees it, computed as far as possible without prompts, and lazily.
+
+    Holds caches; close it (or leave its ``with`` block) to free them.
+    """
+
+    def __init__(self, image: MetaTensor, options: EncodeOptions) -> None:
+        """Args: image, [1, I, J, K] on its own grid, never changed; options, how to look at it."""
+        self.image = image
+        self.grid = Grid.of(image)
+        self.options = options
+
+    @property
+    def settings(self) -> tuple[tuple[str, str], ...]:
+        """(name, value) pairs for the provenance, such as the window that was chosen and why."""
+        return ()
+
+    def close(self) -> None:
+        """Frees caches; the encoding cannot be used afterwards."""
+
+    def __enter__(self) -> Self:
+        """Returns itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Closes."""
+        self.close()
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What ``Model.segment`` returns.
+
+    Attributes:
+        masks: one for each prompted object, in the order of the prompts, on the image's grid.
+        seconds: wall time of each object's computation, in the same order; objects computed together share it evenly.
+    """
+
+    masks: tuple[ObjectMask, ...]
+    seconds: tuple[float, ...]
+
+
+class Model(ABC):
+    """Turns an image and prompts into masks on the image's grid.
+
+    ``segment`` gives the same masks for the same encoding and prompts; what a model remembers between calls only saves
+    time. Where a model offers a faster approximate update after a correction, ``exact=True`` forgoes it.
+    """
+
+    @property
+    @abstractmethod
+    def card(self) -> ModelCard:
+        """What the model says about itself."""
+
+    @abstractmethod
+    def encode(
+        self, image: MetaTensor, options: EncodeOptions | None = None, progress: ProgressCallback | None = None
+    ) -> Encoding:
+        """Prepares an image [1, I, J, K]; cheap, the work is done when first needed.
+
+        Raises:
+            Cancelled: ``progress`` asked to stop.
+            VolsegError: the image or the options do not fit the model.
+        """
+
+    @abstractmethod
+    def _segment(
+        self,
+        encoding: Encoding,
+        prompts: PromptSet,
+        *,
+        exact: bool,
+        progress: ProgressCallback | None,
+        partial: PartialCallback | None,
+    ) -> tuple[ObjectMask, ...]:
+        """One mask per object, in order; ``prompts`` are checked and in voxel indices of the image's grid."""
+
+    def segment(
+        self,
+        encoding: Encoding,
+        prompts: PromptSet,
+        *,
+        exact: bool = False,
+        progress: ProgressCallback | None = None,
+        partial: PartialCallback | None = None,
+    ) -> Segmentation:
+        """Segments every prompted object.
+
+        Args:
+            encoding: from this model's ``encode``.
+            prompts: what to segment, on any grid; moved to the image's here.
+            exact: forgo approximate updates after a correction.
+            progress: told the part done; may cancel.
+            partial: given masks as they grow.
+
+        Raises:
+            CapabilityError: the model does not serve a prompt's kind; nothing is dropped silently.
+            PromptError: a prompt is outside the volume or on a value that is not finite.
+            Cancelled: ``progress`` asked to stop.
+        """
+        for item in prompts.objects:
+            self.check_capabilities(item)
+        on_grid = prompts.on_grid(encoding.grid)
+        for item in on_grid.objects:
+            _check_finite(encoding.image, item, encoding.grid)
+        start = time.perf_counter()
+        report(progress, 0.0, "segmenting")
+        masks = self._segment(encoding, on_grid, exact=exact, progress=progress, partial=partial)
+        seconds = (time.perf_counter() - start) / max(1, len(masks))
+        report(progress, 1.0, "segmented")
+        return Segmentation(masks, (seconds,) * len(masks))
+
+    def check_capabilities(self, item: PromptedObject) -> None:
+        """Raises ``CapabilityError`` for the first prompt of ``item`` that the model does not serve."""
+        for index, prompt in enumerate(item.prompts):
+            served = self.card.positive if prompt.positive else self.card.negative
+            if prompt.kind not in served:
+                sign = "positive" if prompt.positive else "negative"
+                listed = ", ".join(sorted(served)) or "none"
+                raise CapabilityError(
+                    f"{item.describe(index)}: model {self.card.name} takes no {sign} {prompt.kind}; "
+                    f"its {sign} prompts are: {listed}"
+                )
+
+
+def _check_finite(image: MetaTensor, item: PromptedObject, grid: Grid) -> None:
+    if not image.dtype.is_floating_point:
+        return
+    values = image.detach().cpu().numpy()[0]
+    for index, prompt in enumerate(item.prompts):
+        at_prompt = values[tuple(prompt.voxels_ijk(grid).T)]
+        if at_prompt.size and not np.isfinite(at_prompt).any():
+            raise PromptError(f"{item.describe(index)}: lies on image values that are not finite (NaN or inf)")

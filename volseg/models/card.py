@@ -1,0 +1,55 @@
+"""What a model says about itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from volseg.data.labelmap import Label
+from volseg.data.modality import Modality
+from volseg.prompts import PromptKind
+
+
+@dataclass(frozen=True)
+class License:
+    """Terms of the weights.
+
+    Attributes:
+        spdx: SPDX identifier or ``LicenseRef-...``; empty for a model without weights.
+        commercial: whether commercial use is allowed.
+        attribution: whom to credit, one line.
+    """
+
+    spdx: str = ""
+    commercial: bool = True
+    attribution: str = ""
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """Name, abilities and origin of a model.
+
+    Attributes:
+        name: as given to ``load_model``.
+        version: of the weights or the method.
+        summary: one sentence for people.
+        positive: kinds of prompt that may say "this belongs to the object".
+        negative: kinds of prompt that may say "this does not".
+        volumetric: whether the network sees volumes; False for slice-wise models.
+        modalities: what it was made for; others are accepted with a warning.
+        labels: the structures it knows by name; empty for a model that segments whatever is pointed at.
+        license: terms of the weights.
+        weights_sha256: hash of the weights, empty for a model without.
+        random_weights: whether the weights were never trained, so that its answers mean nothing.
+    """
+
+    name: str
+    version: str
+    summary: str
+    positive: frozenset[PromptKind]
+    negative: frozenset[PromptKind] = frozenset()
+    volumetric: bool = True
+    modalities: frozenset[Modality] = field(default_factory=lambda: frozenset(Modality))
+    labels: tuple[Label, ...] = ()
+    license: License = License()  # noqa: RUF009 (frozen)
+    weights_sha256: str = ""
+    random_weights: bool = False
