@@ -1,1 +1,1 @@
-
+"""Files to images and label maps, and back."""

@@ -160,7 +160,7 @@ class LabelMap:
         masks: Sequence[ObjectMask],
         labels: Sequence[Label],
         policy: OverlapPolicy = OverlapPolicy.LAST_WINS,
-        provenance: Provenance = Provenance(),  # noqa: B008 (frozen)
+        provenance: Provenance = Provenance(),
     ) -> LabelMap:
         """Puts objects together.
 

@@ -1,1 +1,1 @@
-
+"""How a network covers a volume."""

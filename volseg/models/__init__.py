@@ -1,1 +1,1 @@
-
+"""Models and the contract they share."""

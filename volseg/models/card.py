@@ -50,6 +50,6 @@ class ModelCard:
     volumetric: bool = True
     modalities: frozenset[Modality] = field(default_factory=lambda: frozenset(Modality))
     labels: tuple[Label, ...] = ()
-    license: License = License()  # noqa: RUF009 (frozen)
+    license: License = License()
     weights_sha256: str = ""
     random_weights: bool = False

@@ -1,1 +1,1 @@
-
+"""Torch modules and nothing else."""

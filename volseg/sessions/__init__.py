@@ -1,1 +1,1 @@
-
+"""One annotator's work on one image."""

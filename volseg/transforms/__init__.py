@@ -1,1 +1,1 @@
-
+"""MONAI dictionary transforms that know about prompts."""
