@@ -1,0 +1,272 @@
+"""The baseline without weights: Grady's random walker on a block around the prompts."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from volseg.data.object_mask import ObjectMask
+from volseg.errors import ModelError, PromptError
+from volseg.geometry import Grid
+from volseg.models.base import Encoding, Model, PartialCallback
+from volseg.models.card import ModelCard
+from volseg.models.options import EncodeOptions
+from volseg.progress import ProgressCallback, report
+from volseg.prompts import Box, Lasso, MaskPrompt, PromptedObject, PromptKind, PromptSet
+
+if TYPE_CHECKING:
+    from monai.data import MetaTensor
+
+    from volseg.transforms.windows import IntensityWindow
+
+logger = logging.getLogger(__name__)
+
+CANONICAL = "RAS"
+"""Work is done with axes in this order, so that the file's orientation cannot change the answer."""
+
+
+@dataclass(frozen=True)
+class RandomWalkerSettings:
+    """Numbers of the method.
+
+    Attributes:
+        beta: how strongly a step in intensity stops the walker.
+        reach_mm: without a box or mask, the object is taken to end within this distance of the prompts.
+        margin_mm: width of the block beyond a box or mask.
+        max_voxels: the block is made coarser, with equal spacing on all axes, until it has at most this many voxels.
+        core: part of a box's sides, around its centre, that is taken for the object when nothing else says what is.
+        seed_radius_mm: radius of the ball a point marks.
+    """
+
+    beta: float = 200.0
+    reach_mm: float = 40.0
+    margin_mm: float = 8.0
+    max_voxels: int = 150_000
+    core: float = 0.25
+    seed_radius_mm: float = 1.5
+
+
+class RandomWalkerEncoding(Encoding):
+    """The image and its intensity window; nothing else can be computed before the prompts."""
+
+    @cached_property
+    def window(self) -> IntensityWindow:
+        """The intensity window, chosen when first needed."""
+        from volseg.transforms.windows import choose_window
+
+        return choose_window(self.image, self.options.window, self.options.modality)
+
+    @property
+    def settings(self) -> tuple[tuple[str, str], ...]:
+        """The window and why it was chosen."""
+        return (("window", f"{self.window.low:g},{self.window.high:g} ({self.window.reason})"),)
+
+
+class RandomWalker(Model):
+    """Random walker segmentation (L. Grady, IEEE TPAMI 28(11), 2006) through scikit-image.
+
+    Positive prompts are seeds of the object, negative ones and what lies outside the boxes, or out of reach, seeds of
+    the background. Every voxel goes to the seed that a walker, who avoids steps in intensity, reaches first.
+    """
+
+    _KINDS: ClassVar[frozenset[PromptKind]] = frozenset(PromptKind) - {PromptKind.TEXT}
+
+    def __init__(self, settings: RandomWalkerSettings | None = None) -> None:
+        self.settings = settings or RandomWalkerSettings()
+
+    @property
+    def card(self) -> ModelCard:
+        """See ``Model.card``."""
+        return ModelCard(
+            name="random-walker",
+            version="1",
+            summary="Baseline without weights: random walker on a block around the prompts (scikit-image).",
+            positive=self._KINDS,
+            negative=self._KINDS,
+        )
+
+    def encode(
+        self, image: MetaTensor, options: EncodeOptions | None = None, progress: ProgressCallback | None = None
+    ) -> RandomWalkerEncoding:
+        """See ``Model.encode``."""
+        return RandomWalkerEncoding(image, options or EncodeOptions())
+
+    def _segment(
+        self,
+        encoding: Encoding,
+        prompts: PromptSet,
+        *,
+        exact: bool,
+        progress: ProgressCallback | None,
+        partial: PartialCallback | None,
+    ) -> tuple[ObjectMask, ...]:
+        if not isinstance(encoding, RandomWalkerEncoding):
+            raise ModelError(f"the encoding is of another model ({type(encoding).__name__})")
+        masks = []
+        for number, item in enumerate(prompts.objects):
+            report(progress, number / len(prompts.objects), f"walking from {item.title}")
+            mask = self._segment_object(encoding, item)
+            masks.append(mask)
+            if partial is not None:
+                partial(mask)
+        return tuple(masks)
+
+    def _segment_object(self, encoding: RandomWalkerEncoding, item: PromptedObject) -> ObjectMask:
+        grid = encoding.grid
+        canonical = grid.reoriented(CANONICAL)
+        prompts = PromptSet(grid, (item,)).moved(canonical).objects[0]
+        if not any(prompt.positive for prompt in prompts.prompts):
+            raise PromptError(f"{item.title} has only negative prompts; say also what belongs to it")
+        start, stop = _reach(prompts, canonical, self.settings)
+        block = canonical.cropped(start, np.subtract(stop, start).tolist())
+        work = _work_grid(block, self.settings.max_voxels)
+        values = _sample(encoding, block, work)
+        seeds = _seeds(PromptSet(canonical, (prompts,)).moved(work).objects[0], work, self.settings)
+        inside = _walk(values, seeds, np.array(work.spacing_mm), self.settings.beta)
+
+        # From the work grid to the file's own voxels in one interpolation (P3).
+        native_start, native_stop = _block_on(grid, block)
+        native = grid.cropped(native_start, np.subtract(native_stop, native_start).tolist())
+        probability = _resampled(inside, work, native)
+        return ObjectMask.of(item.object_id, grid, probability > 0.5, start_ijk=native_start)
+
+
+def _reach(
+    item: PromptedObject, grid: Grid, settings: RandomWalkerSettings
+) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """The block of voxels that the object may lie in: first voxel and one past the last."""
+    spacing = np.array(grid.spacing_mm)
+    low, high = np.full(3, np.inf), np.full(3, -np.inf)
+    for prompt in item.prompts:
+        if not prompt.positive:
+            continue
+        voxels = prompt.voxels_ijk(grid)
+        first, last = voxels.min(axis=0), voxels.max(axis=0)
+        if prompt.kind in (PromptKind.BOX_3D, PromptKind.MASK):
+            margin_mm = np.full(3, settings.margin_mm)
+        elif isinstance(prompt, Box | Lasso):
+            # Across its slice an object is taken to reach about as far as half its width within the slice.
+            extent_mm = (last - first) * spacing
+            flat = int(extent_mm.argmin())
+            in_plane_mm = np.delete(extent_mm, flat).mean()
+            margin_mm = np.where(np.arange(3) == flat, 0.75 * in_plane_mm + settings.margin_mm, settings.margin_mm)
+        else:
+            margin_mm = np.full(3, settings.reach_mm)
+        margin = np.ceil(margin_mm / spacing)
+        low, high = np.minimum(low, first - margin), np.maximum(high, last + margin)
+    start = np.clip(low, 0, np.array(grid.shape) - 1).astype(int)
+    stop = np.clip(high + 1, start + 1, grid.shape).astype(int)
+    return (int(start[0]), int(start[1]), int(start[2])), (int(stop[0]), int(stop[1]), int(stop[2]))
+
+
+def _work_grid(block: Grid, max_voxels: int) -> Grid:
+    finest = min(block.spacing_mm)
+    volume_mm3 = float(np.prod(np.array(block.shape) * np.array(block.spacing_mm)))
+    spacing = max(finest, (volume_mm3 / max_voxels) ** (1 / 3))
+    return block.with_spacing([spacing] * 3)
+
+
+def _block_on(grid: Grid, block: Grid) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    corners = np.round(grid.to_ijk(block.to_ras_mm(block.corners_ijk()))).astype(int)
+    low, high = corners.min(axis=0), corners.max(axis=0) + 1
+    return (int(low[0]), int(low[1]), int(low[2])), (int(high[0]), int(high[1]), int(high[2]))
+
+
+def _sample(encoding: RandomWalkerEncoding, block: Grid, work: Grid) -> NDArray[np.float32]:
+    """Windowed intensities on ``work``, smoothed before they are thinned out."""
+    from scipy.ndimage import gaussian_filter
+
+    start, stop = _block_on(encoding.grid, block)
+    where = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
+    native = encoding.grid.cropped(start, np.subtract(stop, start).tolist())
+    values = encoding.window.apply(np.asarray(encoding.image[0][where]))
+    coarser = np.array(work.spacing_mm).mean() / np.array(native.spacing_mm)
+    sigma = np.where(coarser > 1.01, 0.5 * coarser, 0.0)
+    return _resampled(gaussian_filter(np.asarray(values, dtype=np.float32), sigma), native, work)
+
+
+def _resampled(values: NDArray[np.float32], source: Grid, target: Grid) -> NDArray[np.float32]:
+    from scipy.ndimage import affine_transform
+
+    matrix = source.ijk_from(target)
+    resampled: NDArray[np.float32] = affine_transform(
+        values, matrix[:3, :3], matrix[:3, 3], output_shape=target.shape, order=1, mode="nearest"
+    )
+    return resampled
+
+
+def _seeds(item: PromptedObject, grid: Grid, settings: RandomWalkerSettings) -> NDArray[np.int8]:
+    """1 where the object is sure to be, 2 where it is sure not to be, 0 elsewhere."""
+    from scipy.ndimage import binary_dilation, binary_erosion
+
+    seeds = np.zeros(grid.shape, dtype=np.int8)
+    spacing_mm = float(np.mean(grid.spacing_mm))
+    outside = np.zeros(grid.shape, dtype=bool)
+    for axis in range(3):
+        # The block's faces; a face that is cut off by the image's border says nothing, but a walk needs an end there.
+        faces = np.moveaxis(outside, axis, 0)
+        faces[0], faces[-1] = True, True
+    cores = []
+    for prompt in item.prompts:
+        region = np.zeros(grid.shape, dtype=bool)
+        region[tuple(prompt.voxels_ijk(grid).T)] = True
+        if not prompt.positive:
+            seeds[_grown(region, settings.seed_radius_mm / spacing_mm) if prompt.kind is PromptKind.POINT else region] = 2
+        elif isinstance(prompt, Box):
+            low, high = np.array(prompt.low), np.array(prompt.high)
+            indices = np.indices(grid.shape)
+            beyond = np.zeros(grid.shape, dtype=bool)
+            for axis in range(3):
+                if axis != prompt.flat_axis:
+                    beyond |= (indices[axis] < low[axis] - 0.5) | (indices[axis] > high[axis] + 0.5)
+            outside |= beyond
+            half = np.maximum((high - low) / 2 * settings.core, 0.5).reshape(3, 1, 1, 1)
+            middle = ((low + high) / 2).reshape(3, 1, 1, 1)
+            cores.append((((indices - middle) / half) ** 2).sum(axis=0) <= 1)
+        elif isinstance(prompt, MaskPrompt):
+            outside |= ~binary_dilation(region, iterations=max(1, round(settings.margin_mm / 2 / spacing_mm)))
+            core = binary_erosion(region, iterations=max(1, round(2.0 / spacing_mm)))
+            cores.append(core if core.any() else region)
+        elif isinstance(prompt, Lasso):
+            slab = np.zeros_like(region)
+            axis, index = prompt.slice_ijk()
+            np.moveaxis(slab, axis, 0)[np.clip(index, 0, grid.shape[axis] - 1)] = True
+            outside |= slab & ~binary_dilation(region, iterations=2)
+            core = binary_erosion(region, iterations=2, mask=slab)
+            cores.append(core if core.any() else region)
+        elif prompt.kind is PromptKind.POINT:
+            seeds[_grown(region, settings.seed_radius_mm / spacing_mm)] = 1
+        else:
+            seeds[region] = 1
+    seeds[outside & (seeds == 0)] = 2
+    if not (seeds == 1).any():
+        for core in cores:
+            seeds[core & (seeds == 0)] = 1
+    return seeds
+
+
+def _grown(region: NDArray[np.bool_], radius_voxels: float) -> NDArray[np.bool_]:
+    from scipy.ndimage import distance_transform_edt
+
+    grown: NDArray[np.bool_] = distance_transform_edt(~region) <= max(radius_voxels, 0.0)
+    return grown
+
+
+def _walk(
+    values: NDArray[np.float32], seeds: NDArray[np.int8], spacing_mm: NDArray[np.float64], beta: float
+) -> NDArray[np.float32]:
+    """Probability in [0, 1] that a walker starting at a voxel reaches the object first."""
+    if not (seeds == 2).any() or not (seeds == 0).any():
+        return (seeds != 2).astype(np.float32)
+    from skimage.segmentation import random_walker
+
+    probabilities = random_walker(
+        values, seeds, beta=beta, mode="cg_j", tol=1e-3, spacing=spacing_mm / spacing_mm.min(), return_full_prob=True
+    )
+    inside: NDArray[np.float32] = probabilities[0].astype(np.float32)
+    return inside
