@@ -1,0 +1,1 @@
+"""From volumes to the frames that a slice-wise network sees, and back."""
