@@ -1,8 +1,8 @@
 """Which SAM 2 a state dict holds, told from its keys and shapes, and the conversion of Meta's key names.
 
 Four layouts are known: Meta's (SAM 2, SAM 2.1 and MedSAM2, which is SAM 2.1 tiny at 512 pixels), transformers' and
-volseg's own for sam2-nano (transformers' names over a convolutional trunk). No learned tensor depends on the image size,
-so MedSAM2 cannot be told from SAM 2.1 tiny by its weights: the image size comes from the file name or the user.
+volseg's own for sam2-nano (transformers' names over a convolutional trunk). No learned tensor depends on the image
+size, so MedSAM2 cannot be told from SAM 2.1 tiny by its weights: the size comes from the file name or the user.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def recognise(state: Mapping[str, HasShape], *, image_size: int | None = None, f
     if layout is Layout.NANO:
         return Recognised(layout, _nano_spec(state, image_size))
     blocks = {int(match[1]) for key in state if (match := _BLOCK_KEYS[layout].match(key))}
-    channels = tuple(state[_PATCH_KEYS[layout]].shape)[0]
+    channels = int(state[_PATCH_KEYS[layout]].shape[0])
     version = Sam2Version.V2_1 if any(key in state for key in _OCCLUSION_KEYS) else Sam2Version.V2_0
     for variant, size in HIERA_SIZES.items():
         if size.channels == channels and sum(size.blocks_per_stage) == len(blocks):
@@ -226,9 +226,9 @@ def _nano_spec(state: Mapping[str, HasShape], image_size: int) -> Sam2Spec:
         return Sam2Spec(
             Sam2Variant.NANO,
             image_size=image_size,
-            width=tuple(state["no_memory_embedding"].shape)[-1],
+            width=int(state["no_memory_embedding"].shape[-1]),
             memory_layers=len(layers),
-            feed_forward=tuple(state["memory_attention.layers.0.linear1.weight"].shape)[0],
+            feed_forward=int(state["memory_attention.layers.0.linear1.weight"].shape[0]),
             draw_prompts=True,
         )
     except KeyError as error:

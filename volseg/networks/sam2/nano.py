@@ -73,7 +73,7 @@ class ConvTrunk(nn.Module):
         self.stages = nn.ModuleList(stages)
 
     def forward(self, pixel_values: Tensor) -> list[Tensor]:
-        """``[N, C, S, S]`` to four maps ``[N, S / stride, S / stride, channels]`` (channels last, as the neck wants)."""
+        """``[N, C, S, S]`` to four maps ``[N, S / stride, S / stride, channels]`` (channels last)."""
         hidden = self.stem(pixel_values)
         maps = []
         for stage in self.stages:

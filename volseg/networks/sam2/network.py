@@ -80,7 +80,8 @@ class Sam2Network(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.model.no_memory_embedding.device
+        device: torch.device = self.model.no_memory_embedding.device
+        return device
 
     @contextmanager
     def inference(self) -> Iterator[None]:
@@ -222,7 +223,8 @@ class Sam2Network(nn.Module):
 
     def _present_or_absent(self, pointer: Tensor, present: Tensor) -> Tensor:
         weight = present.to(pointer.dtype)
-        return weight * pointer + (1 - weight) * self.model.no_object_pointer
+        mixed: Tensor = weight * pointer + (1 - weight) * self.model.no_object_pointer
+        return mixed
 
     def use_mask(self, features: FrameFeatures, mask: Tensor) -> FrameOutput:
         """Takes a mask prompt as the answer, and asks the decoder only for its object pointer, as Meta does.
@@ -269,11 +271,11 @@ class Sam2Network(nn.Module):
         mask = logits.sigmoid()
         if not self.training:
             mask = torch.where(prompted[:, None, None, None], (logits > 0).to(mask.dtype), mask)
-        memory, _ = self.model.memory_encoder(features.embedding, mask * MEMORY_SCALE + MEMORY_BIAS)
+        encoded, _ = self.model.memory_encoder(features.embedding, mask * MEMORY_SCALE + MEMORY_BIAS)
         if self.spec.version is Sam2Version.V2_1:
-            absent = (object_score_logits <= 0).to(memory.dtype)
-            memory = memory + (absent * self.model.occlusion_spatial_embedding_parameter)[..., None, None]
-        memory = memory.flatten(2).transpose(1, 2)
+            absent = (object_score_logits <= 0).to(encoded.dtype)
+            encoded = encoded + (absent * self.model.occlusion_spatial_embedding_parameter)[..., None, None]
+        memory: Tensor = encoded.flatten(2).transpose(1, 2)
         return memory if self.training else memory.to(torch.bfloat16)
 
     def forward(self, image: Tensor) -> Tensor:
