@@ -27,6 +27,10 @@ class PromptError(VolsegError, ValueError):
     """A prompt that is malformed or does not fit the image. The message names the prompt."""
 
 
+class WindowError(VolsegError, ValueError):
+    """An intensity window that is malformed, unknown, or cannot be found for the image."""
+
+
 class CapabilityError(VolsegError, ValueError):
     """Something was asked of a model that it cannot do."""
 
