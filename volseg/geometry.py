@@ -11,9 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Sequence
+import math
+import operator
+import reprlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,10 +29,16 @@ RAS_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """Takes RAS millimetres to LPS millimetres and back (it is its own inverse)."""
 
 POSITION_TOLERANCE = 1e-3
-"""Two grids are the same when no corner voxel's centre differs by more than this part of the smallest spacing."""
+"""Positions that differ by less than this part of a voxel are one position: file formats round their affines."""
+
+MAX_VOXELS = 2**62
+"""More voxels cannot be counted in int64; what fits into memory is for others to say."""
 
 MIN_SPACING_MM = 1e-6
 """A smaller distance between voxels is taken for a broken header."""
+
+MAX_POSITION_MM = 1e9
+"""A voxel further from the origin is taken for a broken header; beyond, float64 loses the micrometres."""
 
 
 class Frame(StrEnum):
@@ -69,16 +79,20 @@ class Grid:
     affine_ras: NDArray[np.float64] = field(repr=False)
 
     def __post_init__(self) -> None:
-        shape = tuple(int(n) for n in self.shape)
-        if len(shape) != 3 or min(shape) < 1:
-            raise GeometryError(f"a grid has three positive sizes, got {tuple(self.shape)}")
-        affine = np.array(self.affine_ras, dtype=np.float64)
+        shape = _as_shape(self.shape)
+        try:
+            affine = np.array(self.affine_ras, dtype=np.float64)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise GeometryError(f"an affine is a 4x4 matrix of numbers, got {reprlib.repr(self.affine_ras)}") from error
         if affine.shape != (4, 4):
             raise GeometryError(f"an affine is a 4x4 matrix, got shape {affine.shape}")
         if not np.isfinite(affine).all():
             raise GeometryError(f"the affine has values that are not finite:\n{affine}")
         if not np.allclose(affine[3], (0, 0, 0, 1)):
             raise GeometryError(f"the last row of an affine is 0 0 0 1, got {affine[3]}")
+        reach_mm = (np.abs(affine[:3]) * np.array([*shape, 1.0])).sum(axis=1).max()
+        if reach_mm > MAX_POSITION_MM:
+            raise GeometryError(f"the affine puts voxels {reach_mm:.3g} mm from the origin; its unit is millimetres")
         spacing = np.linalg.norm(affine[:3, :3], axis=0)
         if spacing.min() < MIN_SPACING_MM:
             raise GeometryError(f"the voxel spacing has a zero: {spacing.round(6).tolist()} mm along i, j, k")
@@ -88,6 +102,18 @@ class Grid:
         affine.setflags(write=False)
         object.__setattr__(self, "shape", shape)
         object.__setattr__(self, "affine_ras", affine)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether shape and affine are exactly equal, as after JSON; ``same_as`` is for grids from two sources."""
+        return (
+            isinstance(other, Grid)
+            and self.shape == other.shape
+            and bool(np.array_equal(self.affine_ras, other.affine_ras))
+        )
+
+    def __hash__(self) -> int:
+        """Agrees with ``__eq__``."""
+        return hash((self.shape, *self.affine_ras.ravel().tolist()))
 
     @classmethod
     def of(cls, image: Any) -> Grid:
@@ -136,9 +162,7 @@ class Grid:
     def axcodes(self) -> str:
         """Letters of the directions i, j and k run towards, such as ``"RAS"`` or ``"LPS"``."""
         pairs = ("LR", "PA", "IS")
-        return "".join(
-            pairs[ras][sign > 0] for ras, sign in zip(self.axis_order, self.axis_signs, strict=True)
-        )
+        return "".join(pairs[ras][sign > 0] for ras, sign in zip(self.axis_order, self.axis_signs, strict=True))
 
     @property
     def is_oblique(self) -> bool:
@@ -148,8 +172,11 @@ class Grid:
 
     @property
     def fingerprint(self) -> str:
-        """Short hash of shape and affine (rounded to a micrometre), equal for equal grids on every machine."""
-        rounded = np.round(self.affine_ras, 3) + 0.0  # + 0.0 turns -0.0 into 0.0
+        """Short hash of shape and affine, equal for equal grids on every machine.
+
+        The affine is rounded to a nanometre: coarser rounding would take spacings for one that end voxels apart.
+        """
+        rounded = np.round(self.affine_ras, 6) + 0.0  # + 0.0 turns -0.0 into 0.0
         text = f"{self.shape}{rounded.tolist()}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -176,6 +203,10 @@ class Grid:
 
     # ---- positions
 
+    @cached_property
+    def _ijk_from_ras(self) -> NDArray[np.float64]:
+        return np.linalg.inv(self.affine_ras).astype(np.float64)
+
     def to_ras_mm(self, points: ArrayLike, frame: Frame = Frame.IJK) -> NDArray[np.float64]:
         """Moves positions [..., 3] in ``frame`` to RAS millimetres."""
         array = _as_points(points)
@@ -191,11 +222,11 @@ class Grid:
         """Moves positions [..., 3] in ``frame`` to continuous voxel indices of this grid."""
         if frame is Frame.IJK:
             return _as_points(points).copy()
-        return _apply(np.linalg.inv(self.affine_ras), self.to_ras_mm(points, frame))
+        return _apply(self._ijk_from_ras, self.to_ras_mm(points, frame))
 
     def ijk_from(self, other: Grid) -> NDArray[np.float64]:
         """[4, 4] matrix that takes voxel indices of ``other`` to voxel indices of this grid."""
-        return np.linalg.inv(self.affine_ras) @ other.affine_ras
+        return self._ijk_from_ras @ other.affine_ras
 
     def contains_ijk(self, points_ijk: ArrayLike) -> NDArray[np.bool_]:
         """Which positions [..., 3] lie inside some voxel (within half a voxel of a centre)."""
@@ -203,8 +234,22 @@ class Grid:
         # A rounding error at the very border must not push a point out of the image it was picked in.
         slack = 0.5 + POSITION_TOLERANCE
         inside = (array >= -slack) & (array <= np.array(self.shape) - 1 + slack)
-        result: NDArray[np.bool_] = inside.all(axis=-1)
-        return result
+        return np.asarray(inside.all(axis=-1))
+
+    def nearest_voxels(self, points_ijk: ArrayLike) -> NDArray[np.int64]:
+        """The voxels that positions [..., 3] in voxel index lie in, int64 [..., 3].
+
+        A position halfway between two voxels goes to the one further right, anterior or superior, so that it names the
+        same tissue in whatever orientation the volume is stored. A position on the image's border goes to the voxel at
+        the border; one outside gets an index outside.
+        """
+        array = np.clip(_as_points(points_ijk), -(2.0**53), 2.0**53)
+        signs = np.array(self.axis_signs)
+        nearest = signs * np.floor(signs * array + (0.5 + POSITION_TOLERANCE))
+        last = np.array(self.shape) - 1
+        slack = 0.5 + POSITION_TOLERANCE
+        within = (array >= -slack) & (array <= last + slack)
+        return np.where(within, np.clip(nearest, 0, last), nearest).astype(np.int64)
 
     # ---- other grids
 
@@ -253,11 +298,17 @@ class Grid:
     def with_spacing(self, spacing_mm: Sequence[float]) -> Grid:
         """A grid over the same block of space with another spacing along i, j, k.
 
-        The outer faces of the first voxels coincide; the last face moves by less than half a new voxel, as the number
-        of voxels is whole. Every axis keeps at least one voxel.
+        The outer faces of the first voxels coincide; the last face moves by at most half a new voxel, as the number of
+        voxels is whole, or further where an axis would be left without a voxel: every axis keeps one.
+
+        Raises:
+            GeometryError: not three positive numbers.
         """
         old = np.array(self.spacing_mm)
-        new = np.asarray(spacing_mm, dtype=np.float64)
+        try:
+            new = np.asarray(spacing_mm, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise GeometryError(f"a spacing is three positive numbers in mm, got {reprlib.repr(spacing_mm)}") from error
         if new.shape != (3,) or not np.isfinite(new).all() or new.min() < MIN_SPACING_MM:
             raise GeometryError(f"a spacing is three positive numbers in mm, got {spacing_mm}")
         shape = np.maximum(1, np.round(np.array(self.shape) * old / new)).astype(int)
@@ -280,12 +331,14 @@ class Grid:
         Raises:
             GeometryError: ``data`` is not a grid.
         """
-        try:
-            return cls(tuple(data["shape"]), np.array(data["affine_ras"], dtype=np.float64))
-        except (KeyError, TypeError, ValueError) as error:
-            if isinstance(error, GeometryError):
-                raise
-            raise GeometryError(f"a grid is {{shape, affine_ras}}, got {data!r:.200}") from error
+        if not isinstance(data, Mapping) or "shape" not in data or "affine_ras" not in data:
+            raise GeometryError(f"a grid is {{shape, affine_ras}}, got {reprlib.repr(data)}")
+        rows = data["affine_ras"]
+        if not isinstance(rows, list) or not all(
+            isinstance(row, list) and all(type(value) in (int, float) for value in row) for row in rows
+        ):
+            raise GeometryError(f"an affine is a 4x4 matrix of numbers, got {reprlib.repr(rows)}")
+        return cls(data["shape"], np.array(rows, dtype=object))
 
 
 def parse_axcodes(axcodes: str) -> tuple[tuple[int, int], ...]:
@@ -306,6 +359,20 @@ def all_orientations() -> Iterable[str]:
     for order in itertools.permutations(("RL", "AP", "SI")):
         for letters in itertools.product(*order):
             yield "".join(letters)
+
+
+def _as_shape(shape: Any) -> tuple[int, int, int]:
+    try:
+        sizes = tuple(shape)
+        # Not int(): 2.7 voxels and "3" are mistakes.
+        whole = tuple(operator.index(size) for size in sizes if not isinstance(size, bool))
+    except TypeError:
+        sizes, whole = (), ()
+    if len(sizes) != 3 or len(whole) != 3 or min(whole) < 1:
+        raise GeometryError(f"a grid has three positive whole sizes, got {reprlib.repr(shape)}")
+    if math.prod(whole) > MAX_VOXELS:
+        raise GeometryError(f"a grid has at most {MAX_VOXELS} voxels, got {reprlib.repr(shape)}")
+    return whole[0], whole[1], whole[2]
 
 
 def _as_points(points: ArrayLike) -> NDArray[np.float64]:

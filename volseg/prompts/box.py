@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from volseg.errors import PromptError
 from volseg.geometry import POSITION_TOLERANCE, Frame, Grid
-from volseg.prompts.base import Prompt, PromptKind, as_frame, as_positions, require_ijk
+from volseg.prompts.base import Prompt, PromptKind, as_frame, as_positions, as_sign, require_ijk, size_text
 
 FLAT_TOLERANCE = 1e-6
 """Corner coordinates closer than this are equal: the box is 2D."""
@@ -33,7 +33,8 @@ class Box(Prompt):
         positive: whether the object lies in the box, or the box holds none of it.
 
     Raises:
-        PromptError: not two finite corners, equal in more than one coordinate, or an unknown frame.
+        PromptError: not two finite corners, equal in more than one coordinate, an unknown frame, or a sign that is
+            neither true nor false.
     """
 
     tag: ClassVar[str] = "box"
@@ -54,6 +55,7 @@ class Box(Prompt):
         object.__setattr__(self, "low", tuple(low.tolist()))
         object.__setattr__(self, "high", tuple(high.tolist()))
         object.__setattr__(self, "frame", as_frame(self.frame))
+        object.__setattr__(self, "positive", as_sign(self.positive, "box"))
 
     @property
     def flat_axis(self) -> int | None:
@@ -90,7 +92,7 @@ class Box(Prompt):
         first = np.ceil(low - POSITION_TOLERANCE)
         last = np.floor(high + POSITION_TOLERANCE)
         between_centres = last < first
-        middle = np.round((low + high) / 2)
+        middle = grid.nearest_voxels((low + high) / 2)
         first, last = np.where(between_centres, middle, first), np.where(between_centres, middle, last)
         start = np.clip(first, 0, grid.shape).astype(int)
         stop = np.clip(last + 1, 0, grid.shape).astype(int)
@@ -105,7 +107,7 @@ class Box(Prompt):
         """Raises ``PromptError`` when no voxel of ``grid`` is covered."""
         start, stop = self.bounds_ijk(grid)
         if any(b <= a for a, b in zip(start, stop, strict=True)):
-            raise PromptError(f"lies outside the volume of {'x'.join(map(str, grid.shape))} voxels; {self!r}")
+            raise PromptError(f"lies outside the volume of {size_text(grid)} voxels; {self!r}")
 
     def to_json(self) -> dict[str, Any]:
         """See ``Prompt.to_json``."""
@@ -122,4 +124,4 @@ class Box(Prompt):
         """See ``Prompt.from_json``."""
         if "low" not in data or "high" not in data:
             raise PromptError("a box has low and high corners")
-        return cls(data["low"], data["high"], as_frame(data.get("frame")), bool(data.get("positive", True)))
+        return cls(data["low"], data["high"], as_frame(data.get("frame")), data.get("positive", True))

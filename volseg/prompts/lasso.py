@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from volseg.errors import PromptError
-from volseg.geometry import Frame, Grid
-from volseg.prompts.base import Prompt, PromptKind, as_frame, as_positions, require_ijk, voxels_inside
+from volseg.geometry import POSITION_TOLERANCE, Frame, Grid
+from volseg.prompts.base import Prompt, PromptKind, as_frame, as_positions, as_sign, require_ijk, voxels_inside
+from volseg.prompts.rasterize import centres_in_polygon
 
 SLICE_TOLERANCE = 0.5
 """All points of a lasso lie within this many voxels of one slice."""
@@ -19,7 +20,7 @@ SLICE_TOLERANCE = 0.5
 
 @dataclass(frozen=True)
 class Lasso(Prompt):
-    """A polygon on one slice, closed by itself and filled.
+    """A polygon on one slice, closed by itself and filled (even-odd where it crosses itself).
 
     Attributes:
         points: three or more positions in ``frame``, in drawing order.
@@ -27,7 +28,7 @@ class Lasso(Prompt):
         positive: whether the inside belongs to the object.
 
     Raises:
-        PromptError: fewer than three positions, not finite, or an unknown frame.
+        PromptError: fewer than three positions, not finite, an unknown frame, or a sign that is neither true nor false.
     """
 
     tag: ClassVar[str] = "lasso"
@@ -39,6 +40,7 @@ class Lasso(Prompt):
     def __post_init__(self) -> None:
         object.__setattr__(self, "points", as_positions(self.points, "lasso", at_least=3))
         object.__setattr__(self, "frame", as_frame(self.frame))
+        object.__setattr__(self, "positive", as_sign(self.positive, "lasso"))
 
     @property
     def kind(self) -> PromptKind:
@@ -50,8 +52,12 @@ class Lasso(Prompt):
         points = target.to_ijk(source.to_ras_mm(self.points, self.frame))
         return Lasso(as_positions(points, "lasso"), Frame.IJK, self.positive)
 
-    def slice_ijk(self) -> tuple[int, int]:
+    def slice_ijk(self, grid: Grid | None = None) -> tuple[int, int]:
         """The voxel axis the lasso is flat along, and the index of its slice there.
+
+        Args:
+            grid: the grid that the voxel indices refer to. It decides to which slice a lasso midway between two
+                belongs, as ``Grid.nearest_voxels`` does; without it, to the one of higher index.
 
         Raises:
             PromptError: the points do not lie on one slice of the grid.
@@ -60,8 +66,9 @@ class Lasso(Prompt):
         points = np.array(self.points)
         spread = np.ptp(points, axis=0)
         axis = int(spread.argmin())
-        index = int(np.round(points[:, axis].mean()))
-        if np.abs(points[:, axis] - index).max() > SLICE_TOLERANCE + 1e-3:
+        middle = points.mean(axis=0)
+        index = int(np.floor(middle + 0.5)[axis] if grid is None else grid.nearest_voxels(middle)[axis])
+        if np.abs(points[:, axis] - index).max() > SLICE_TOLERANCE + 2 * POSITION_TOLERANCE:
             raise PromptError(
                 f"does not lie on one slice of the image: its points span {spread.round(2).tolist()} voxels; "
                 "draw it on one slice"
@@ -70,20 +77,23 @@ class Lasso(Prompt):
 
     def voxels_ijk(self, grid: Grid) -> NDArray[np.int64]:
         """The voxels whose centres lie inside the outline or on it, [N, 3]."""
-        from skimage.draw import polygon
-
-        axis, index = self.slice_ijk()
+        axis, index = self.slice_ijk(grid)
         in_plane = [a for a in range(3) if a != axis]
         points = np.array(self.points)[:, in_plane]
-        low, high = np.floor(points.min(axis=0)).astype(int), np.ceil(points.max(axis=0)).astype(int)
-        inside = np.zeros(tuple(high - low + 1), dtype=bool)
-        inside[polygon(*(points - low).T, shape=inside.shape)] = True
-        # The polygon filler keeps centres on some edges and drops them on others, which would depend on orientation.
-        inside |= _on_outline(points - low, inside.shape)
+        sizes = np.array(grid.shape)[in_plane]
+        low = np.clip(np.floor(points.min(axis=0)), 0, sizes).astype(np.int64)
+        stop = np.clip(np.ceil(points.max(axis=0)) + 1, low, sizes).astype(np.int64)
+        inside = centres_in_polygon(points, low, (int(stop[0] - low[0]), int(stop[1] - low[1])))
         flat = np.argwhere(inside) + low
         voxels = np.full((len(flat), 3), index, dtype=np.int64)
         voxels[:, in_plane] = flat
         return voxels_inside(voxels, grid)
+
+    def check_inside(self, grid: Grid) -> None:
+        """Raises ``PromptError`` when no voxel of ``grid`` is covered."""
+        if len(self.voxels_ijk(grid)) == 0 and grid.contains_ijk(self.points).any():
+            raise PromptError(f"encloses no voxel's centre; draw it larger or use a point; {self!r:.300}")
+        super().check_inside(grid)
 
     def to_json(self) -> dict[str, Any]:
         """See ``Prompt.to_json``."""
@@ -99,16 +109,4 @@ class Lasso(Prompt):
         """See ``Prompt.from_json``."""
         if "points" not in data:
             raise PromptError("a lasso has points")
-        return cls(data["points"], as_frame(data.get("frame")), bool(data.get("positive", True)))
-
-
-def _on_outline(points: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    on_outline = np.zeros(shape, dtype=bool)
-    centres = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1).astype(np.float64)
-    for start, end in zip(points, np.roll(points, -1, axis=0), strict=True):
-        along = end - start
-        length_squared = max(float(along @ along), 1e-12)
-        part = np.clip((centres - start) @ along / length_squared, 0, 1)
-        distance = np.linalg.norm(centres - start - part[..., None] * along, axis=-1)
-        on_outline |= distance <= 1e-6
-    return on_outline
+        return cls(data["points"], as_frame(data.get("frame")), data.get("positive", True))

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import base64
+import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from hashlib import sha256
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from volseg.errors import PromptError
-from volseg.geometry import Grid
-from volseg.prompts.base import Prompt, PromptKind
+from volseg.errors import GeometryError, PromptError
+from volseg.geometry import POSITION_TOLERANCE, Grid
+from volseg.prompts.base import Prompt, PromptKind, as_sign
+
+MAX_VOXELS = 2**31
+"""A mask is refused beyond this size: no image is larger, and its bits would not fit a workstation's memory."""
+
+LATTICE_TOLERANCE = 1e-2
+"""Voxels whose centres differ by less than this part of their spacing are the same voxels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +37,7 @@ class MaskPrompt(Prompt):
         positive: whether the voxels belong to the object.
 
     Raises:
-        PromptError: the mask is empty or its shape is not the grid's.
+        PromptError: the mask is empty, its shape is not the grid's, or its values are not finite numbers.
     """
 
     tag: ClassVar[str] = "mask"
@@ -42,6 +50,8 @@ class MaskPrompt(Prompt):
         array = np.asarray(self.mask)
         if array.shape != self.grid.shape:
             raise PromptError(f"a mask has its grid's shape {self.grid.shape}, got {array.shape}")
+        if array.dtype.kind not in "buif" or not np.isfinite(array).all():
+            raise PromptError(f"a mask is an array of truth values or finite numbers, got {array.dtype}")
         if array.dtype != np.bool_:
             array = array != 0
         start, stop = _bounds(array)
@@ -49,24 +59,30 @@ class MaskPrompt(Prompt):
         block.setflags(write=False)
         object.__setattr__(self, "mask", block)
         object.__setattr__(self, "grid", self.grid.cropped(start, block.shape))
+        object.__setattr__(self, "positive", as_sign(self.positive, "mask"))
 
     @property
     def kind(self) -> PromptKind:
         """Always ``PromptKind.MASK``."""
         return PromptKind.MASK
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Hash of the voxels and their place."""
         return sha256(np.packbits(self.mask).tobytes() + self.grid.fingerprint.encode()).hexdigest()
 
     def __eq__(self, other: object) -> bool:
         """Equal when the voxels, their place and the sign are."""
-        return isinstance(other, MaskPrompt) and (self.digest, self.positive) == (other.digest, other.positive)
+        return (
+            isinstance(other, MaskPrompt)
+            and self.positive == other.positive
+            and self.grid == other.grid
+            and bool(np.array_equal(self.mask, other.mask))
+        )
 
     def __hash__(self) -> int:
         """Agrees with ``__eq__``."""
-        return hash((self.digest, self.positive))
+        return hash((self.grid, self.positive))
 
     def moved(self, source: Grid, target: Grid) -> MaskPrompt:
         """The mask on the part of ``target``'s lattice that it covers (``source`` is not needed).
@@ -74,16 +90,41 @@ class MaskPrompt(Prompt):
         Exact where both lattices coincide up to flips, axis order and whole-voxel shifts; else the nearest voxel.
 
         Raises:
-            PromptError: nothing is left, as the voxels of ``target`` are larger than the mask.
+            PromptError: nothing is left, as the voxels of ``target`` are larger than the mask, or the mask would have
+                more than ``MAX_VOXELS`` voxels there.
         """
+        same_voxels = self._reordered(target)
+        if same_voxels is not None:
+            return same_voxels
         corners = target.to_ijk(self.grid.to_ras_mm(self.grid.corners_ijk()))
         start = np.floor(corners.min(axis=0)).astype(int) - 1
         shape = np.ceil(corners.max(axis=0)).astype(int) + 2 - start
+        if math.prod(shape.tolist()) > MAX_VOXELS:
+            size = "x".join(map(str, shape.tolist()))
+            raise PromptError(
+                f"the mask would span {size} voxels of {target.spacing_mm} mm; check its affine; {self!r}"
+            )
         window = target.cropped(start.tolist(), shape.tolist())
         moved = _nearest(self.mask, self.grid, window)
         if not moved.any():
             raise PromptError(f"no voxel of the mask is left on voxels of {target.spacing_mm} mm; {self!r}")
         return MaskPrompt(moved, window, self.positive)
+
+    def _reordered(self, target: Grid) -> MaskPrompt | None:
+        """The mask with its axes in ``target``'s order and direction where both lattices coincide, else None."""
+        to_target = target.ijk_from(self.grid)
+        axes = np.round(to_target[:3, :3])
+        if not (np.abs(axes).sum(axis=0) == 1).all() or not (np.abs(axes).sum(axis=1) == 1).all():
+            return None
+        corners = target.to_ijk(self.grid.to_ras_mm(self.grid.corners_ijk()))
+        start = np.round(corners.min(axis=0))
+        from_axis = np.abs(axes).argmax(axis=1)
+        mask = self.mask.transpose(from_axis)
+        mask = np.flip(mask, axis=tuple(np.flatnonzero(axes.sum(axis=1) < 0).tolist()))
+        window = target.cropped(start.astype(int).tolist(), mask.shape)
+        exact = axes @ self.grid.corners_ijk().T
+        exact += (start - exact.min(axis=1))[:, None]
+        return MaskPrompt(mask, window, self.positive) if np.abs(corners - exact.T).max() <= LATTICE_TOLERANCE else None
 
     def voxels_ijk(self, grid: Grid) -> NDArray[np.int64]:
         """See ``Prompt.voxels_ijk``; needs the lattice of ``grid`` (``moved``)."""
@@ -101,7 +142,9 @@ class MaskPrompt(Prompt):
         """
         offset = grid.to_ijk(self.grid.affine_ras[:3, 3])
         start = np.round(offset)
-        if not grid.cropped(start.astype(int).tolist(), self.grid.shape).same_as(self.grid, tolerance=1e-2):
+        if not grid.cropped(start.astype(int).tolist(), self.grid.shape).same_as(
+            self.grid, tolerance=LATTICE_TOLERANCE
+        ):
             raise PromptError("the mask does not lie on the image's voxels; move it there first (moved)")
         return start.astype(np.int64)
 
@@ -126,8 +169,13 @@ class MaskPrompt(Prompt):
         """See ``Prompt.from_json``."""
         if "grid" not in data or "bits" not in data:
             raise PromptError("a mask has a grid and bits")
-        grid = Grid.from_json(data["grid"])
-        count = int(np.prod(grid.shape, dtype=np.int64))
+        try:
+            grid = Grid.from_json(data["grid"])
+        except GeometryError as error:
+            raise PromptError(f"the mask's grid: {error}") from error
+        count = math.prod(grid.shape)
+        if count > MAX_VOXELS:
+            raise PromptError(f"a mask has at most {MAX_VOXELS} voxels, got a grid of shape {grid.shape}")
         needed = -(-count // 8)
         try:
             decompressor = zlib.decompressobj()
@@ -138,7 +186,7 @@ class MaskPrompt(Prompt):
         if len(raw) != needed:
             raise PromptError(f"a mask of shape {grid.shape} has {needed} bytes of bits, got {len(raw)}")
         mask = np.unpackbits(np.frombuffer(raw, dtype=np.uint8), count=count).astype(bool).reshape(grid.shape)
-        return cls(mask, grid, bool(data.get("positive", True)))
+        return cls(mask, grid, data.get("positive", True))
 
 
 def _bounds(mask: NDArray[Any]) -> tuple[list[int], list[int]]:
@@ -156,11 +204,13 @@ def _nearest(mask: NDArray[np.bool_], source: Grid, target: Grid) -> NDArray[np.
     from scipy.ndimage import affine_transform
 
     matrix = source.ijk_from(target)
-    # A half-voxel tie must fall the same way for all voxels, whatever the rounding of the affine.
+    # Halfway between two voxels the one further right, anterior or superior counts, as in Grid.nearest_voxels; all the
+    # more than rounding errors of the affine do.
+    towards_ras = POSITION_TOLERANCE * np.array(source.axis_signs)
     moved = affine_transform(
         mask.astype(np.uint8),
         matrix[:3, :3],
-        matrix[:3, 3] + 1e-6,
+        matrix[:3, 3] + towards_ras,
         output_shape=target.shape,
         order=0,
         mode="grid-constant",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from volseg.errors import PromptError
 from volseg.geometry import Frame, Grid
-from volseg.prompts.base import Prompt, PromptKind, as_frame, as_positions, require_ijk, voxels_inside
+from volseg.prompts.base import Prompt, PromptKind, as_frame, as_positions, as_sign, require_ijk, voxels_inside
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Point(Prompt):
         positive: whether the position belongs to the object.
 
     Raises:
-        PromptError: not three finite numbers, or an unknown frame.
+        PromptError: not three finite numbers, an unknown frame, or a sign that is neither true nor false.
     """
 
     tag: ClassVar[str] = "point"
@@ -36,6 +36,7 @@ class Point(Prompt):
     def __post_init__(self) -> None:
         object.__setattr__(self, "position", as_positions([self.position], "point")[0])
         object.__setattr__(self, "frame", as_frame(self.frame))
+        object.__setattr__(self, "positive", as_sign(self.positive, "point"))
 
     @property
     def kind(self) -> PromptKind:
@@ -50,10 +51,7 @@ class Point(Prompt):
     def voxels_ijk(self, grid: Grid) -> NDArray[np.int64]:
         """The voxel the position lies in, [1, 3], or [0, 3] outside the grid."""
         require_ijk(self.frame, "point")
-        if not grid.contains_ijk(self.position):
-            return np.empty((0, 3), dtype=np.int64)
-        nearest = np.clip(np.round(self.position), 0, np.array(grid.shape) - 1)
-        return voxels_inside(nearest[None].astype(np.int64), grid)
+        return voxels_inside(grid.nearest_voxels([self.position]), grid)
 
     def to_json(self) -> dict[str, Any]:
         """See ``Prompt.to_json``."""
@@ -64,4 +62,4 @@ class Point(Prompt):
         """See ``Prompt.from_json``."""
         if "position" not in data:
             raise PromptError("a point has a position")
-        return cls(data["position"], as_frame(data.get("frame")), bool(data.get("positive", True)))
+        return cls(data["position"], as_frame(data.get("frame")), data.get("positive", True))

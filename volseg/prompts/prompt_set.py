@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,6 +20,9 @@ from volseg.prompts.text import Text
 
 SCHEMA = "volseg.prompts"
 SCHEMA_VERSION = 1
+
+MAX_OBJECT_ID = 2**31 - 1
+"""Ids become label values, and every format that holds larger ones also holds these."""
 
 _TYPES: dict[str, type[Prompt]] = {kind.tag: kind for kind in (Point, Box, Scribble, Lasso, MaskPrompt, Text)}
 
@@ -38,8 +42,12 @@ class PromptedObject:
     name: str = ""
 
     def __post_init__(self) -> None:
-        if isinstance(self.object_id, bool) or not isinstance(self.object_id, int) or self.object_id < 1:
-            raise PromptError(f"an object's id is a whole number from 1, got {self.object_id!r}")
+        if isinstance(self.object_id, bool) or not isinstance(self.object_id, int):
+            raise PromptError(f"an object's id is a whole number, got {reprlib.repr(self.object_id)}")
+        if not 1 <= self.object_id <= MAX_OBJECT_ID:
+            raise PromptError(f"an object's id lies in 1..{MAX_OBJECT_ID}, got {self.object_id}")
+        if not isinstance(self.name, str):
+            raise PromptError(f"an object's name is a text, got {reprlib.repr(self.name)}")
         object.__setattr__(self, "prompts", tuple(self.prompts))
 
     @property
@@ -144,10 +152,13 @@ class PromptSet:
             PromptError: the data is not of the schema; the message names the prompt.
         """
         if not isinstance(data, Mapping) or data.get("schema") != SCHEMA:
-            raise PromptError(f'expected {{"schema": "{SCHEMA}", "version": {SCHEMA_VERSION}, ...}}, got {data!r:.120}')
-        if data.get("version") != SCHEMA_VERSION:
             raise PromptError(
-                f"prompts of schema version {data.get('version')!r} cannot be read here, only {SCHEMA_VERSION}; "
+                f'expected {{"schema": "{SCHEMA}", "version": {SCHEMA_VERSION}, ...}}, got {reprlib.repr(data)}'
+            )
+        version = data.get("version")
+        if version != SCHEMA_VERSION or isinstance(version, bool):
+            raise PromptError(
+                f"prompts of schema version {reprlib.repr(version)} cannot be read here, only {SCHEMA_VERSION}; "
                 "update volseg or the file"
             )
         if "grid" in data:
@@ -167,26 +178,30 @@ class PromptSet:
         """Reads ``dumps``'s string; see ``from_json``."""
         try:
             data = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise PromptError(f"the prompts are not JSON: {error}") from error
         return cls.from_json(data, grid)
 
 
 def _object_from_json(data: Any, number: int) -> PromptedObject:
     if not isinstance(data, Mapping) or not isinstance(data.get("prompts"), list):
-        raise PromptError(f"object {number} is {{id, name, prompts}}, got {data!r:.120}")
-    name = data.get("name", "")
-    if not isinstance(name, str):
-        raise PromptError(f"object {number}: the name is a text, got {name!r}")
-    prompts = []
-    for index, item in enumerate(data["prompts"], start=1):
-        tag = item.get("type") if isinstance(item, Mapping) else None
-        if tag not in _TYPES:
-            raise PromptError(
-                f"prompt {index} of {name or f'object {number}'}: type is one of {', '.join(_TYPES)}, got {tag!r}"
-            )
-        try:
-            prompts.append(_TYPES[tag].from_json(item))
-        except (PromptError, GeometryError) as error:
-            raise PromptError(f"prompt {index} ({tag}) of {name or f'object {number}'}: {error}") from error
-    return PromptedObject(data.get("id", number), tuple(prompts), name)
+        raise PromptError(f"object {number} is {{id, name, prompts}}, got {reprlib.repr(data)}")
+    try:
+        item = PromptedObject(data.get("id", number), (), data.get("name", ""))
+    except PromptError as error:
+        raise PromptError(f"object {number}: {error}") from error
+    prompts = tuple(
+        _prompt_from_json(prompt, f"prompt {index} of {item.title}")
+        for index, prompt in enumerate(data["prompts"], start=1)
+    )
+    return replace(item, prompts=prompts)
+
+
+def _prompt_from_json(data: Any, where: str) -> Prompt:
+    tag = data.get("type") if isinstance(data, Mapping) else None
+    if not isinstance(tag, str) or tag not in _TYPES:
+        raise PromptError(f"{where}: type is one of {', '.join(_TYPES)}, got {reprlib.repr(tag)}")
+    try:
+        return _TYPES[tag].from_json(data)
+    except PromptError as error:
+        raise PromptError(f"{where} ({tag}): {error}") from error

@@ -11,7 +11,20 @@ from numpy.typing import NDArray
 
 from volseg.errors import PromptError
 from volseg.geometry import Frame, Grid
-from volseg.prompts.base import Prompt, PromptKind, as_frame, as_positions, require_ijk, voxels_inside
+from volseg.prompts.base import (
+    Prompt,
+    PromptKind,
+    as_frame,
+    as_positions,
+    as_radius_mm,
+    as_sign,
+    require_ijk,
+    voxels_inside,
+)
+from volseg.prompts.rasterize import voxels_near_line, voxels_on_line
+
+MAX_SAMPLES = 1_000_000
+"""A line that needs more samples than this leaves every image far behind."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +38,8 @@ class Scribble(Prompt):
         radius_mm: half of the pen's width; 0 covers just the voxels the line runs through.
 
     Raises:
-        PromptError: fewer than two positions, not finite, a negative radius, or an unknown frame.
+        PromptError: fewer than two positions, not finite, a negative radius, an unknown frame, or a sign that is
+            neither true nor false.
     """
 
     tag: ClassVar[str] = "scribble"
@@ -38,10 +52,8 @@ class Scribble(Prompt):
     def __post_init__(self) -> None:
         object.__setattr__(self, "points", as_positions(self.points, "scribble", at_least=2))
         object.__setattr__(self, "frame", as_frame(self.frame))
-        radius = float(self.radius_mm)
-        if not np.isfinite(radius) or radius < 0:
-            raise PromptError(f"a scribble's radius is 0 mm or more, got {self.radius_mm}")
-        object.__setattr__(self, "radius_mm", radius)
+        object.__setattr__(self, "positive", as_sign(self.positive, "scribble"))
+        object.__setattr__(self, "radius_mm", as_radius_mm(self.radius_mm, "scribble"))
 
     @property
     def kind(self) -> PromptKind:
@@ -54,9 +66,16 @@ class Scribble(Prompt):
         return Scribble(as_positions(points, "scribble"), Frame.IJK, self.positive, self.radius_mm)
 
     def sampled_ijk(self, step_voxels: float) -> NDArray[np.float64]:
-        """Positions along the line no more than ``step_voxels`` apart, [N, 3] in voxel index, ends included."""
+        """Positions along the line no more than ``step_voxels`` apart, [N, 3] in voxel index, ends included.
+
+        Raises:
+            PromptError: the line is longer than any image.
+        """
         require_ijk(self.frame, "scribble")
         points = np.array(self.points)
+        length = float(np.linalg.norm(np.diff(points, axis=0), axis=1).sum())
+        if length > MAX_SAMPLES * step_voxels:
+            raise PromptError(f"a scribble of {length:.3g} voxels is longer than any image; check its frame and unit")
         pieces = [points[:1]]
         for start, end in zip(points[:-1], points[1:], strict=True):
             count = max(1, int(np.ceil(np.linalg.norm(end - start) / step_voxels)))
@@ -64,23 +83,13 @@ class Scribble(Prompt):
         return np.concatenate(pieces)
 
     def voxels_ijk(self, grid: Grid) -> NDArray[np.int64]:
-        """The voxels on the line and those whose centres lie within the radius of it, [N, 3]."""
-        samples = self.sampled_ijk(step_voxels=0.25)
-        on_line = voxels_inside(np.round(samples).astype(np.int64), grid)
+        """The voxels the line runs through and those whose centres lie within the radius of it, [N, 3]."""
+        require_ijk(self.frame, "scribble")
+        points = np.array(self.points)
+        on_line = voxels_on_line(points, grid)
         if self.radius_mm == 0:
-            return on_line
-        from scipy.spatial import cKDTree
-
-        samples_mm = grid.to_ras_mm(samples)
-        reach = np.ceil(self.radius_mm / np.array(grid.spacing_mm)).astype(int)
-        low = np.maximum(np.floor(samples.min(axis=0)).astype(int) - reach, 0)
-        high = np.minimum(np.ceil(samples.max(axis=0)).astype(int) + reach + 1, grid.shape)
-        if (high <= low).any():
-            return on_line
-        ranges = [np.arange(a, b) for a, b in zip(low, high, strict=True)]
-        near = np.stack(np.meshgrid(*ranges, indexing="ij"), axis=-1).reshape(-1, 3)
-        distance_mm, _ = cKDTree(samples_mm).query(grid.to_ras_mm(near), distance_upper_bound=self.radius_mm)
-        return voxels_inside(np.concatenate([on_line, near[distance_mm <= self.radius_mm]]), grid)
+            return voxels_inside(on_line, grid)
+        return voxels_inside(np.concatenate([on_line, voxels_near_line(points, self.radius_mm, grid)]), grid)
 
     def to_json(self) -> dict[str, Any]:
         """See ``Prompt.to_json``."""
@@ -100,6 +109,6 @@ class Scribble(Prompt):
         return cls(
             data["points"],
             as_frame(data.get("frame")),
-            bool(data.get("positive", True)),
+            data.get("positive", True),
             data.get("radius_mm", 0.0),
         )

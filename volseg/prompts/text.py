@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from volseg.errors import PromptError
 from volseg.geometry import Grid
-from volseg.prompts.base import Prompt, PromptKind
+from volseg.prompts.base import Prompt, PromptKind, as_sign
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Text(Prompt):
         positive: whether the phrase names the object or something it is not.
 
     Raises:
-        PromptError: the phrase is blank.
+        PromptError: the phrase is blank, or the sign neither true nor false.
     """
 
     tag: ClassVar[str] = "text"
@@ -33,7 +34,8 @@ class Text(Prompt):
 
     def __post_init__(self) -> None:
         if not isinstance(self.text, str) or not self.text.strip():
-            raise PromptError(f"a text prompt has words, got {self.text!r}")
+            raise PromptError(f"a text prompt has words, got {reprlib.repr(self.text)}")
+        object.__setattr__(self, "positive", as_sign(self.positive, "text"))
 
     @property
     def kind(self) -> PromptKind:
@@ -58,4 +60,4 @@ class Text(Prompt):
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Text:
         """See ``Prompt.from_json``."""
-        return cls(data.get("text", ""), bool(data.get("positive", True)))
+        return cls(data.get("text", ""), data.get("positive", True))
