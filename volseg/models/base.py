@@ -29,7 +29,7 @@ PartialCallback: TypeAlias = Callable[[ObjectMask], None]
 """Called with an object's mask as it grows, for previews; may be called from the computing thread."""
 
 
-class Encoding(ABC):
+class Encoding:
     """An image as a model sees it, computed as far as possible without prompts, and lazily.
 
     Holds caches; close it (or leave its ``with`` block) to free them.

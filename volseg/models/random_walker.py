@@ -216,7 +216,9 @@ def _seeds(item: PromptedObject, grid: Grid, settings: RandomWalkerSettings) -> 
         region = np.zeros(grid.shape, dtype=bool)
         region[tuple(prompt.voxels_ijk(grid).T)] = True
         if not prompt.positive:
-            seeds[_grown(region, settings.seed_radius_mm / spacing_mm) if prompt.kind is PromptKind.POINT else region] = 2
+            seeds[
+                _grown(region, settings.seed_radius_mm / spacing_mm) if prompt.kind is PromptKind.POINT else region
+            ] = 2
         elif isinstance(prompt, Box):
             low, high = np.array(prompt.low), np.array(prompt.high)
             indices = np.indices(grid.shape)

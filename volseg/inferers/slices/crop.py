@@ -71,7 +71,8 @@ class Crop:
         """Moves positions [..., 2] (row, column) to (x, y) in a frame of ``size`` x ``size`` pixels."""
         positions = np.asarray(positions_rc, dtype=np.float64)
         scaled = (positions - (self.row, self.column) + 0.5) * size / np.array([self.rows, self.columns]) - 0.5
-        return scaled[..., ::-1]
+        frame_xy: NDArray[np.float64] = scaled[..., ::-1]
+        return frame_xy
 
     def inside(self, slice_shape: tuple[int, int]) -> tuple[slice, slice, slice, slice]:
         """Rows and columns of the slice that are shown, and the rows and columns of the crop where they are."""

@@ -39,12 +39,6 @@ class SlicePrompts:
     box_rc: tuple[float, float, float, float] | None = None
     mask: NDArray[np.bool_] | None = None
 
-    @property
-    def key(self) -> tuple[object, ...]:
-        """Equal for equal prompts."""
-        mask = b"" if self.mask is None else np.packbits(self.mask).tobytes()
-        return (self.points_rc.tobytes(), self.labels.tobytes(), self.box_rc, mask)
-
 
 @dataclass(frozen=True, eq=False)
 class PlanePrompts:
@@ -53,12 +47,16 @@ class PlanePrompts:
     Attributes:
         view: the plane's slices.
         slices: prompts by slice index, ascending.
+        anchors: the slices that say by themselves what the object is: those with a box or a mask, or, where there is
+            none, that of the first positive click or scribble. Clicks on other slices are corrections of what the
+            anchors give there.
         first: the first slice the object may reach.
         last: the last one.
     """
 
     view: SliceView
     slices: dict[int, SlicePrompts]
+    anchors: frozenset[int]
     first: int
     last: int
 
@@ -128,7 +126,7 @@ def plan_object(item: PromptedObject, grid: Grid, plane: Plane | None = None) ->
         if any(p.box_rc is not None or p.mask is not None or (p.labels == 1).any() for p in slices.values()):
             first, last = draft.limits or (0, view.count - 1)
             # A prompted slice outside a 3D box is a correction of the box.
-            result.append(PlanePrompts(view, slices, min(first, *slices), max(last, *slices)))
+            result.append(PlanePrompts(view, slices, _anchors(draft), min(first, *slices), max(last, *slices)))
     return tuple(result)
 
 
@@ -199,7 +197,14 @@ def _spread(items: NDArray[np.float64], count: int) -> NDArray[np.float64]:
     """At most ``count`` of the items, evenly spread, first and last included."""
     if len(items) <= count:
         return items
-    return items[np.round(np.linspace(0, len(items) - 1, count)).astype(int)]
+    spread: NDArray[np.float64] = items[np.round(np.linspace(0, len(items) - 1, count)).astype(int)]
+    return spread
+
+
+def _anchors(draft: _Draft) -> frozenset[int]:
+    if draft.boxes or draft.masks:
+        return frozenset({*draft.boxes, *draft.masks})
+    return frozenset([next(index for index, labels in draft.labels.items() if 1 in labels)])
 
 
 def _slices(draft: _Draft) -> dict[int, SlicePrompts]:

@@ -63,24 +63,28 @@ class SliceView:
         view = voxels.transpose(axes)
         return view[tuple(slice(None, None, -1) if flip else slice(None) for flip in flips)]
 
-    def to_source(self, block: NDArray[Any], start: tuple[int, int, int]) -> tuple[NDArray[Any], tuple[int, int, int]]:
-        """Moves a block of the view to the image's own axes, without a copy.
+    def new_block(
+        self, start: tuple[int, int, int], shape: tuple[int, int, int], dtype: type[np.generic]
+    ) -> tuple[NDArray[Any], NDArray[Any], tuple[int, int, int]]:
+        """Zeros for a part of the volume, to be filled in the view and used in the image's own axes.
 
         Args:
-            block: [slices, rows, columns] of the view.
-            start: index of its first voxel in the view.
+            start: index of the part's first voxel in the view.
+            shape: slices, rows and columns of the part.
+            dtype: of the voxels.
 
         Returns:
-            The block with axes i, j, k, and the index of its first voxel in the image's grid.
+            The block with axes slice, row, column; the same memory with axes i, j, k, contiguous; and the index of the
+            latter's first voxel in the image's grid.
         """
         axes, flips = self._axes()
-        unflipped = block[tuple(slice(None, None, -1) if flip else slice(None) for flip in flips)]
-        back = unflipped.transpose(np.argsort(axes))
-        first = [0, 0, 0]
+        source_shape, first = [0, 0, 0], [0, 0, 0]
         for view_axis, (axis, flip) in enumerate(zip(axes, flips, strict=True)):
-            end = start[view_axis] + block.shape[view_axis]
+            end = start[view_axis] + shape[view_axis]
+            source_shape[axis] = shape[view_axis]
             first[axis] = self.source.shape[axis] - end if flip else start[view_axis]
-        return back, (first[0], first[1], first[2])
+        block = np.zeros(source_shape, dtype=dtype)
+        return self._to_view(block), block, (first[0], first[1], first[2])
 
     def _axes(self) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
         """For slice, row, column: the image's axis, and whether it runs the other way."""
