@@ -4,6 +4,8 @@ The readers' libraries are imported when first needed, so importing this room co
 """
 
 from volseg.data.atomic import atomic_path
+from volseg.data.description import ImageDescription, describe_image
+from volseg.data.dicom_slices import SeriesDescription, list_series
 from volseg.data.formats import FileFormat, check_output_path
 from volseg.data.hashing import image_sha256
 from volseg.data.images import read_image
@@ -22,17 +24,21 @@ from volseg.data.object_mask import ObjectMask
 
 __all__ = [
     "FileFormat",
+    "ImageDescription",
     "Label",
     "LabelMap",
     "Modality",
     "ObjectMask",
     "OverlapPolicy",
     "Provenance",
+    "SeriesDescription",
     "SnomedCode",
     "atomic_path",
     "check_output_path",
     "default_color_rgb",
+    "describe_image",
     "image_sha256",
+    "list_series",
     "read_image",
     "read_labelmap",
     "read_mask",

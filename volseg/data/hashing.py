@@ -28,5 +28,5 @@ def image_sha256(image: MetaTensor) -> str:
     for channel in array:
         for k in range(array.shape[3]):
             plane = np.asfortranarray(channel[..., k], dtype=little)
-            digest.update(memoryview(plane.T).cast("B"))
+            digest.update(plane.T.data.cast("B"))
     return digest.hexdigest()

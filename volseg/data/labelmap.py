@@ -86,8 +86,8 @@ class LabelMap:
         provenance: how it came about.
 
     Raises:
-        GeometryError: a layer of another shape or not of integers, no layer, or labels that share a value or name a layer
-            that is not there.
+        GeometryError: a layer of another shape or not of integers, no layer, or labels that share a value or name a
+            layer that is not there.
     """
 
     grid: Grid
@@ -124,7 +124,8 @@ class LabelMap:
         """
         if len(self.layers) != 1:
             raise GeometryError(
-                f"this label map has {len(self.layers)} layers as objects overlap; use .layers, .mask(value) or .flattened()"
+                f"this label map has {len(self.layers)} layers as objects overlap; "
+                "use .layers, .mask(value) or .flattened()"
             )
         return self.layers[0]
 
@@ -148,7 +149,7 @@ class LabelMap:
         """The same with one layer: where objects overlap, the label of the highest layer stays."""
         if len(self.layers) == 1:
             return self
-        flat = self.layers[0].copy()
+        flat = self.layers[0].astype(np.result_type(*self.layers))
         for layer in self.layers[1:]:
             np.copyto(flat, layer, where=layer != 0)
         return LabelMap(self.grid, (flat,), tuple(replace(label, layer=0) for label in self.labels), self.provenance)

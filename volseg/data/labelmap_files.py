@@ -135,7 +135,9 @@ def _smallest(labelmap: LabelMap) -> tuple[NDArray[Any], ...]:
 
 
 def _table(file: VolumeFile) -> tuple[tuple[Label, ...], Provenance]:
-    for text in file.fields.values():
+    from volseg.data.metaimage_writer import joined_field
+
+    for text in (joined_field(file.fields, LABEL_TABLE_KEY), *file.fields.values()):
         table = label_table_from_json(text)
         if table is not None:
             return table

@@ -64,7 +64,7 @@ class ObjectMask:
                 return cls(object_id, grid, (0, 0, 0), np.zeros((0, 0, 0), dtype=bool), presence)
             start.append(int(occupied[0]))
             stop.append(int(occupied[-1]) + 1)
-        block = np.ascontiguousarray(mask[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))], dtype=bool)
+        block = np.array(mask[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))], dtype=bool, order="C")
         first = (start[0] + start_ijk[0], start[1] + start_ijk[1], start[2] + start_ijk[2])
         return cls(object_id, grid, first, block, presence)
 

@@ -31,8 +31,8 @@ def tensor_dtype(stored: np.dtype[Any]) -> np.dtype[Any]:
 class VoxelArray:
     """Voxels [I, J, K] in Fortran order, filled in the order of a file.
 
-    Integers that do not fit widen the whole array (int16 to int32 to int64), which costs a copy once; floats are checked
-    to be finite as they come.
+    Integers that do not fit widen the whole array (int16 to int32 to int64), which costs a copy once; floats are
+    checked to be finite as they come.
     """
 
     def __init__(self, path: Path, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> None:

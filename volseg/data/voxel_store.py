@@ -82,8 +82,8 @@ class VoxelStore:
 
         Args:
             channel: which one, from 0.
-            torch_safe: widen unsigned integers of more than 8 bits to the next signed type, as torch cannot compute with
-                them; else they stay as stored.
+            torch_safe: widen unsigned integers of more than 8 bits to the next signed type, as torch cannot compute
+                with them; else they stay as stored.
 
         Returns:
             [I, J, K] in Fortran order. Integers stay integers, also under a slope and intercept that are whole numbers;
@@ -119,7 +119,7 @@ class VoxelStore:
             stream.skip(self.skip)
             for start in range(0, self.voxels, step):
                 chunk = array.flat[start : start + step]
-                stream.fill(memoryview(chunk.view(np.uint8)))
+                stream.fill(chunk.view(np.uint8).data)
                 array.check(start, chunk)
             stream.finish()
 
@@ -134,7 +134,7 @@ class VoxelStore:
             buffer = np.empty(min(step, self.voxels) * together, dtype=self.dtype)
             for start in range(0, self.voxels, step):
                 part = buffer[: min(step, self.voxels - start) * together]
-                stream.fill(memoryview(part.view(np.uint8)))
+                stream.fill(part.view(np.uint8).data)
                 yield start, part[channel::together] if self.interleaved else part
             if self.interleaved or channel == self.channels - 1:
                 stream.finish()

@@ -1,0 +1,136 @@
+"""One DICOM series as a volume."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from volseg.data.dicom_geometry import sorted_slices
+from volseg.data.dicom_slices import SliceHeader, describe_series, modality_of, series_in, slice_header
+from volseg.data.formats import FileFormat
+from volseg.data.modality import Modality
+from volseg.data.volume_file import library_errors
+from volseg.data.voxel_array import VoxelArray
+from volseg.errors import ImageReadError, MissingExtraError
+from volseg.geometry import Grid
+
+_MAX_COMPRESSION = 2000
+"""Compressed slices that claim to be more times larger than their file are refused."""
+
+
+@dataclass(frozen=True)
+class DicomSeries:
+    """Slices that make one regular volume.
+
+    Attributes:
+        path: the folder.
+        slices: sorted along the k axis of ``grid``.
+        grid: where the voxels are.
+        modality: CT, MR or other.
+    """
+
+    path: Path
+    slices: tuple[SliceHeader, ...]
+    grid: Grid
+    modality: Modality
+
+    def read(self) -> NDArray[Any]:
+        """Reads the pixels slice by slice, each with its own rescale slope and intercept.
+
+        Returns:
+            [I, J, K] in Fortran order: int16 (or wider, where a value asks for it) if every slope and intercept is a
+            whole number, as in CT; else float32.
+
+        Raises:
+            ImageReadError: pixels are missing, truncated, or packed in an unknown way.
+            MissingExtraError: the pixels are packed in a way that needs another library.
+        """
+        whole = all(item.slope.is_integer() and item.intercept.is_integer() for item in self.slices)
+        array = VoxelArray(self.path, self.grid.shape, np.dtype(np.int16 if whole else np.float32))
+        size = self.grid.shape[0] * self.grid.shape[1]
+        for k, item in enumerate(self.slices):
+            pixels = _pixels(item)
+            # Pixels come [row, column]: columns, our i, are fastest, as in the array.
+            if not whole:
+                array.put(k * size, pixels.ravel().astype(np.float64) * item.slope + item.intercept)
+            elif (item.slope, item.intercept) == (1.0, 0.0):
+                array.put(k * size, pixels.ravel())
+            else:
+                array.put(k * size, pixels.ravel().astype(np.int64) * int(item.slope) + int(item.intercept))
+        return array.finished()
+
+
+def open_dicom(path: Path, series_uid: str | None = None) -> DicomSeries:
+    """Chooses a series and checks that it is one volume; reads headers only.
+
+    Args:
+        path: a folder, or one slice, which stands for its series in its folder.
+        series_uid: the SeriesInstanceUID, where there are several.
+
+    Raises:
+        ImageReadError: several series and no choice (the message lists them), or slices that make no regular volume.
+    """
+    if path.is_file():
+        header = slice_header(path)
+        if header is None:
+            raise ImageReadError(f"{path}: not a DICOM image; expected a slice, or a folder of slices")
+        series_uid = series_uid or header.series_uid
+        path = path.parent
+    series = series_in(path)
+    if series_uid is None and len(series) > 1:
+        listed = "\n".join(f"  {describe_series(slices)}" for slices in series.values())
+        raise ImageReadError(f"{path}: holds {len(series)} series; choose one by its UID (--series):\n{listed}")
+    chosen = next(iter(series)) if series_uid is None else series_uid
+    if chosen not in series:
+        listed = "\n".join(f"  {describe_series(slices)}" for slices in series.values())
+        raise ImageReadError(f"{path}: holds no series {chosen}; it has:\n{listed}")
+    slices = series[chosen]
+    for item in slices:
+        _check_pixels(item)
+    ordered, grid = sorted_slices(path, slices)
+    return DicomSeries(path, tuple(ordered), grid, modality_of(ordered[0].modality))
+
+
+def _check_pixels(item: SliceHeader) -> None:
+    if item.frames > 1:
+        raise ImageReadError(
+            f"{item.path}: a multi-frame file of {item.frames} images; expected one slice a file "
+            "(convert with dcm2niix)"
+        )
+    if item.samples != 1 or not item.photometric.startswith("MONOCHROME"):
+        raise ImageReadError(f"{item.path}: a colour image ({item.photometric}); expected one number a voxel")
+    if not (np.isfinite(item.slope) and np.isfinite(item.intercept)) or item.slope == 0:
+        raise ImageReadError(f"{item.path}: rescale slope {item.slope} and intercept {item.intercept} are not valid")
+    if min(item.rows, item.columns) < 1:
+        raise ImageReadError(f"{item.path}: empty: {item.rows} rows and {item.columns} columns")
+    needed = item.rows * item.columns * item.bits_allocated // 8
+    there = item.path.stat().st_size
+    if needed > there * (_MAX_COMPRESSION if item.compressed else 1):
+        raise ImageReadError(
+            f"{item.path}: truncated, or its header is wrong: it declares {item.columns} x {item.rows} pixels, "
+            f"which need {needed} bytes, and the file has {there}"
+        )
+
+
+def _pixels(item: SliceHeader) -> NDArray[Any]:
+    """The stored numbers, [row, column]."""
+    import pydicom
+
+    with library_errors(item.path, FileFormat.DICOM):
+        dataset = pydicom.dcmread(item.path)
+        try:
+            pixels: NDArray[Any] = dataset.pixel_array
+        except (RuntimeError, NotImplementedError) as error:
+            if item.compressed:
+                raise MissingExtraError(
+                    f"{item.path}: its pixels are packed as {dataset.file_meta.TransferSyntaxUID.name}, which needs "
+                    "more libraries: pip install 'volseg[dicom]'"
+                ) from error
+            raise
+    if pixels.shape != (item.rows, item.columns):
+        raise ImageReadError(f"{item.path}: has pixels of shape {pixels.shape}, expected {(item.rows, item.columns)}")
+    return pixels
