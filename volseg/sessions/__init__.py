@@ -1,1 +1,16 @@
-"""One annotator's work on one image."""
+"""One annotator's work on one image: objects, prompts, undo, results, files."""
+
+from volseg.sessions.prompt_file import read_prompts
+from volseg.sessions.result import ObjectResult
+from volseg.sessions.session import Session, replay
+from volseg.sessions.state import HistoryEntry, SessionObject, SessionState
+
+__all__ = [
+    "HistoryEntry",
+    "ObjectResult",
+    "Session",
+    "SessionObject",
+    "SessionState",
+    "read_prompts",
+    "replay",
+]
