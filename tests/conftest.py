@@ -6,9 +6,14 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # Several test processes share few cores; oversubscribed threads make torch tens of times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Time per example says nothing on a busy machine.
+settings.register_profile("volseg", deadline=None, max_examples=50)
+settings.load_profile("volseg")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

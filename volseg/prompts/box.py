@@ -49,7 +49,8 @@ class Box(Prompt):
         low, high = corners.min(axis=0), corners.max(axis=0)
         if (high - low <= FLAT_TOLERANCE).sum() > 1:
             raise PromptError(
-                f"a box is equal in at most one coordinate (then it is 2D), got corners {self.low} and {self.high}; "
+                f"a box is equal in at most one coordinate (then it is 2D), got corners "
+                f"{low.tolist()} and {high.tolist()}; "
                 "use a point for a single voxel"
             )
         object.__setattr__(self, "low", tuple(low.tolist()))

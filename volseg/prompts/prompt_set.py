@@ -153,7 +153,7 @@ class PromptSet:
         """
         if not isinstance(data, Mapping) or data.get("schema") != SCHEMA:
             raise PromptError(
-                f'expected {{"schema": "{SCHEMA}", "version": {SCHEMA_VERSION}, ...}}, got {reprlib.repr(data)}'
+                f'expected {{"schema": "{SCHEMA}", "version": {SCHEMA_VERSION}, ...}}, got {reprlib.repr(data):.120}'
             )
         version = data.get("version")
         if version != SCHEMA_VERSION or isinstance(version, bool):

@@ -125,7 +125,7 @@ def _part_within(
     """From which to which fraction a segment runs through a box, or None."""
     first, last = 0.0, 1.0
     for origin, step, a, b in zip(start, end - start, low, high, strict=True):
-        if step == 0:
+        if abs(step) < 1e-9:  # Parallel to these faces; dividing by less would overflow.
             if not a <= origin <= b:
                 return None
             continue
