@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from volseg.transforms.crop import CropAroundPromptsd
+    from volseg.transforms.history import replay
     from volseg.transforms.intensity import AutoWindowd, PercentileScaled, WindowIntensityd
     from volseg.transforms.reorient import ReorientWithPromptsd
-    from volseg.transforms.replay import replay
     from volseg.transforms.resample import ResampleWithPromptsd
     from volseg.transforms.windows import IntensityWindow, choose_window, guess_modality
 
@@ -39,17 +39,14 @@ _HOMES = {
     "WindowIntensityd": "intensity",
     "choose_window": "windows",
     "guess_modality": "windows",
-    "replay": "replay",
+    "replay": "history",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    # import_module and the function of the same name: the attribute of the package must become the function.
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:

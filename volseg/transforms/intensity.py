@@ -84,7 +84,7 @@ class IntensityTransformd(MapTransform, InvertibleTransform):  # type: ignore[mi
 
     @classmethod
     def replayed(cls, image: MetaTensor, operation: Mapping[Hashable, Any]) -> MetaTensor:
-        """Applies a recorded operation; see ``replay``."""
+        """Applies a recorded operation; see ``volseg.transforms.replay``."""
         recorded = operation[TraceKeys.EXTRA_INFO]
         result, extra_info = _scaled(
             image, IntensityWindow(**recorded["window"]), keep_source=recorded.get("source") is not None
@@ -177,10 +177,8 @@ class AutoWindowd(IntensityTransformd):
         return choose_window(image, None, self.modality)
 
 
-def _scaled(
-    image: torch.Tensor, window: IntensityWindow, *, keep_source: bool
-) -> tuple[torch.Tensor | MetaTensor, dict[str, Any]]:
-    """The scaled image and what the trace must know."""
+def _scaled(image: torch.Tensor, window: IntensityWindow, *, keep_source: bool) -> tuple[Any, dict[str, Any]]:
+    """The scaled image (``MetaTensor`` if ``image`` is) and what the trace must know."""
     source = image.as_tensor() if isinstance(image, MetaTensor) else image
     scaled = torch.empty(source.shape, dtype=torch.float32, device=source.device)
     # Slice by slice: no second volume of intermediate values.

@@ -115,7 +115,7 @@ class SpatialWithPromptsd(MapTransform, InvertibleTransform):  # type: ignore[mi
 
     @classmethod
     def replayed(cls, image: MetaTensor, operation: Mapping[Hashable, Any]) -> MetaTensor:
-        """Applies a recorded operation; see ``replay``."""
+        """Applies a recorded operation; see ``volseg.transforms.replay``."""
         recorded = operation[TraceKeys.EXTRA_INFO]
         before, after = Grid.from_json(recorded["grid_before"]), Grid.from_json(recorded["grid_after"])
         own = Grid.of(image)
