@@ -15,27 +15,68 @@ DEFAULT_MODEL = "random-walker"
 
 
 def list_models() -> tuple[ModelCard, ...]:
-    """Cards of the models that volseg carries."""
+    """Cards of the models that can be loaded here: those volseg carries, then those in the cache."""
+    from volseg.models.bundles.folders import cached_bundles, carried_bundles
     from volseg.models.random_walker import RandomWalker
 
-    return (RandomWalker().card,)
+    cards = [RandomWalker().card]
+    for bundles in (carried_bundles, cached_bundles):
+        names = {card.name for card in cards}
+        cards += [bundle.card for _, bundle in bundles() if bundle.identity.name not in names]
+    return tuple(cards)
 
 
-def load_model(name: str | Path = DEFAULT_MODEL, *, device: str = "auto", trust: bool = False) -> Model:
+def load_model(
+    name: str | Path = DEFAULT_MODEL, *, device: str = "auto", trust: bool = False, commercial: bool = False
+) -> Model:
     """Makes a model ready to encode images.
 
     Args:
         name: a name from ``list_models``, or a MONAI bundle folder.
         device: ``auto``, ``cpu``, ``cuda`` (also ``cuda:N``) or ``mps``.
         trust: allow a bundle to run code that is not volseg's.
+        commercial: refuse weights that may not be used commercially.
 
     Raises:
         ModelError: there is no such model, or its files are damaged.
         UntrustedBundleError: the bundle would run foreign code and ``trust`` is not set.
+        LicenseError: ``commercial`` is set and the licence of the weights does not allow it.
     """
-    from volseg.models.random_walker import RandomWalker
-
     if str(name) == "random-walker":
+        from volseg.models.random_walker import RandomWalker
+
         return RandomWalker()
+    folder = find_model(name)
+    if commercial:
+        from volseg.models.bundles.metadata import read_bundle
+        from volseg.models.checkpoints.convert import require_commercial
+
+        require_commercial(read_bundle(folder).license, str(name))
+    from volseg.models.bundles.load import load_bundle
+
+    return load_bundle(folder, device=device, trust=trust)
+
+
+def find_model(name: str | Path) -> Path:
+    """The bundle folder of a model.
+
+    Args:
+        name: a name from ``list_models`` other than random-walker, or a folder.
+
+    Raises:
+        ModelError: there is no such model.
+    """
+    from volseg.models.bundles.folders import find_bundle
+    from volseg.models.checkpoints.known import known_model
+
+    found = None if isinstance(name, Path) else find_bundle(name)
+    if found is not None:
+        return found
+    if Path(name).is_dir():
+        return Path(name)
+    if known_model(str(name)) is not None:
+        raise ModelError(f"the model {name} is not here yet; fetch it with 'volseg models download {name}'")
+    if Path(name).is_file():
+        raise ModelError(f"{name} is a file; convert it with 'volseg models convert {name} -o FOLDER' first")
     known = ", ".join(card.name for card in list_models())
     raise ModelError(f"there is no model {str(name)!r}; known are {known}, or give a bundle folder")

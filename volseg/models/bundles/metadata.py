@@ -1,0 +1,264 @@
+"""The ``volseg`` block of a bundle's ``configs/metadata.json``: all that is needed to load the model, as plain data."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from volseg.data.modality import Modality
+from volseg.errors import ModelError, UntrustedBundleError
+from volseg.inferers.slices.frames import FrameFormat
+from volseg.inferers.slices.zoom import ZoomSettings
+from volseg.models.card import License, ModelCard
+from volseg.models.sam2 import NEGATIVE_PROMPTS, POSITIVE_PROMPTS
+from volseg.networks.sam2.config import Sam2Spec
+
+BLOCK = "volseg"
+FORMAT_VERSION = 1
+ENGINE = "sam2"
+METADATA_FILE = Path("configs") / "metadata.json"
+MAX_METADATA_BYTES = 10 << 20
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weights file.
+
+    Attributes:
+        file: relative to the bundle's folder, with forward slashes; safetensors.
+        sha256: of the file.
+    """
+
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The public file that the weights were converted from.
+
+    Attributes:
+        repository: owner/name on the Hugging Face hub; empty for a local file.
+        revision: commit of the repository.
+        file: its name.
+        sha256: of that file, as it arrived.
+    """
+
+    repository: str = ""
+    revision: str = ""
+    file: str = ""
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What the model is called; see ``ModelCard``."""
+
+    name: str
+    version: str
+    summary: str
+    modalities: tuple[Modality, ...] = tuple(Modality)
+    random_weights: bool = False
+
+
+@dataclass(frozen=True)
+class Sam2Bundle:
+    """What a bundle says about its model.
+
+    Attributes:
+        identity: name, version and purpose.
+        license: terms of the weights.
+        weights: the weights file.
+        network: what to build.
+        frames: how the network wants its images.
+        zoom: when and how far to zoom.
+        tracking: settings of ``TrackSettings`` that differ from its defaults.
+        origin: where the weights came from.
+    """
+
+    identity: Identity
+    license: License
+    weights: Weights
+    network: Sam2Spec
+    frames: FrameFormat
+    zoom: ZoomSettings = field(default_factory=ZoomSettings)
+    tracking: Mapping[str, Any] = field(default_factory=dict)
+    origin: Origin = field(default_factory=Origin)
+
+    @property
+    def card(self) -> ModelCard:
+        """The card of the model."""
+        return ModelCard(
+            name=self.identity.name,
+            version=self.identity.version,
+            summary=self.identity.summary,
+            positive=POSITIVE_PROMPTS,
+            negative=NEGATIVE_PROMPTS,
+            volumetric=False,
+            modalities=frozenset(self.identity.modalities),
+            license=self.license,
+            weights_sha256=self.weights.sha256,
+            random_weights=self.identity.random_weights,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The block as plain data."""
+        return {
+            "format": FORMAT_VERSION,
+            "engine": ENGINE,
+            "model": _to_json(self.identity),
+            "license": _to_json(self.license),
+            "weights": _to_json(self.weights),
+            "network": _to_json(self.network),
+            "frames": _to_json(self.frames),
+            "zoom": _to_json(self.zoom),
+            "tracking": dict(self.tracking),
+            "origin": _to_json(self.origin),
+        }
+
+    @classmethod
+    def from_json(cls, block: Any) -> Sam2Bundle:
+        """Reads what ``to_json`` wrote.
+
+        Raises:
+            ModelError: of another version or engine, or a setting is missing, unknown or of the wrong type.
+        """
+        if not isinstance(block, Mapping):
+            raise ModelError(f"its '{BLOCK}' block is {block!r:.80}; expected an object")
+        if block.get("format") != FORMAT_VERSION or block.get("engine") != ENGINE:
+            raise ModelError(
+                f"it is of format {block.get('format')!r} for the engine {block.get('engine')!r}; this volseg reads "
+                f"format {FORMAT_VERSION} for {ENGINE!r}. Update volseg, or the bundle"
+            )
+        parts: dict[str, type[Any]] = {
+            "model": Identity,
+            "license": License,
+            "weights": Weights,
+            "network": Sam2Spec,
+            "frames": FrameFormat,
+            "zoom": ZoomSettings,
+            "origin": Origin,
+        }
+        unknown = set(block) - {*parts, "format", "engine", "tracking"}
+        if unknown:
+            raise ModelError(f"its '{BLOCK}' block has unknown parts {sorted(unknown)}")
+        read: dict[str, Any] = {
+            name: settings_from_json(kind, block.get(name, {}), name) for name, kind in parts.items()
+        }
+        tracking = block.get("tracking", {})
+        if not isinstance(tracking, Mapping):
+            raise ModelError(f"its 'tracking' is {tracking!r:.80}; expected an object")
+        bundle = cls(identity=read.pop("model"), tracking=dict(tracking), **read)
+        if bundle.frames.image_size != bundle.network.image_size:
+            raise ModelError(
+                f"its frames have {bundle.frames.image_size} pixels a side and its network {bundle.network.image_size}"
+            )
+        return bundle
+
+
+def read_metadata(folder: Path) -> dict[str, Any]:
+    """Reads a bundle's metadata as plain JSON.
+
+    Raises:
+        ModelError: there is none, or it is not JSON.
+    """
+    path = folder / METADATA_FILE
+    try:
+        if path.stat().st_size > MAX_METADATA_BYTES:
+            raise ModelError(f"{path} has more than {MAX_METADATA_BYTES} bytes; that is no metadata")
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(f"{folder} is no bundle: {METADATA_FILE} cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, ModelError):
+            raise
+        raise ModelError(f"{path} is not JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise ModelError(f"{path} holds a {type(data).__name__}; expected an object")
+    return data
+
+
+def read_bundle(folder: Path) -> Sam2Bundle:
+    """Reads a bundle's ``volseg`` block.
+
+    Raises:
+        UntrustedBundleError: there is no such block, so that only the bundle's own code could say how to load it.
+        ModelError: the folder is no bundle, or the block is damaged.
+    """
+    metadata = read_metadata(folder)
+    if BLOCK not in metadata:
+        raise UntrustedBundleError(f"{folder}: its metadata has no '{BLOCK}' block")
+    try:
+        return Sam2Bundle.from_json(metadata[BLOCK])
+    except ModelError as error:
+        raise ModelError(f"{folder / METADATA_FILE}: {error}") from error
+
+
+def settings_from_json(kind: type[T], values: Any, title: str) -> T:
+    """Makes a frozen settings dataclass from plain data, checking names and types.
+
+    Args:
+        kind: the dataclass; its fields are numbers, texts, booleans, enums of texts, or tuples or options of these.
+        values: a JSON object.
+        title: how errors call it.
+
+    Raises:
+        ModelError: a setting is missing, unknown or of the wrong type.
+    """
+    hints = get_type_hints(kind)
+    names = {one.name for one in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    if not isinstance(values, Mapping) or set(values) - names:
+        raise ModelError(f"'{title}' is {values!r:.120}; expected an object with some of {sorted(names)}")
+    read = {name: _value(hints[name], value, f"{title}.{name}") for name, value in values.items()}
+    try:
+        return kind(**read)
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"'{title}': {error}") from error
+
+
+def _value(hint: Any, value: Any, title: str) -> Any:
+    if get_origin(hint) in (Union, UnionType):
+        if value is None and type(None) in get_args(hint):
+            return None
+        return _value(next(one for one in get_args(hint) if one is not type(None)), value, title)
+    if get_origin(hint) is tuple and isinstance(value, list):
+        kinds = get_args(hint)
+        if len(kinds) == 2 and kinds[1] is ...:
+            kinds = (kinds[0],) * len(value)
+        if len(kinds) == len(value):
+            return tuple(
+                _value(one, item, f"{title}[{i}]") for i, (one, item) in enumerate(zip(kinds, value, strict=True))
+            )
+    elif hint is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    elif hint is float and value == "inf":
+        return math.inf
+    elif isinstance(hint, type) and hint is not float:
+        if isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
+            return value
+        if issubclass(hint, str) and isinstance(value, str):
+            try:
+                return hint(value)
+            except ValueError:
+                pass
+    raise ModelError(f"'{title}' is {value!r:.80}; expected {getattr(hint, '__name__', hint)}")
+
+
+def _to_json(settings: Any) -> dict[str, Any]:
+    return {name: _plain(value) for name, value in dataclasses.asdict(settings).items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return [_plain(one) for one in value]
+    if isinstance(value, float) and math.isinf(value):
+        return "inf"  # JSON has no infinity
+    return str(value) if isinstance(value, str) else value
