@@ -57,6 +57,23 @@ def load_model(
     return load_bundle(folder, device=device, trust=trust)
 
 
+def model_card(name: str | Path) -> ModelCard:
+    """The card of a model, without loading it.
+
+    Args:
+        name: a name from ``list_models``, or a bundle folder.
+
+    Raises:
+        ModelError: there is no such model.
+    """
+    from volseg.models.bundles.metadata import read_bundle
+
+    for card in list_models():
+        if card.name == name:
+            return card
+    return read_bundle(find_model(name)).card
+
+
 def find_model(name: str | Path) -> Path:
     """The bundle folder of a model.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +13,6 @@ from volseg.data.modality import Modality
 from volseg.errors import LicenseError, ModelError
 from volseg.inferers.slices.frames import Channels, FrameFormat
 from volseg.inferers.slices.zoom import ZoomSettings
-from volseg.models.bundles.folders import find_bundle
 from volseg.models.bundles.metadata import Identity, Origin, Sam2Bundle, Weights, read_bundle
 from volseg.models.bundles.write import WEIGHTS_FILE, write_bundle
 from volseg.models.card import License
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 logger = logging.getLogger(__name__)
+
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
 
 UNKNOWN_LICENSE = License("", commercial=False, attribution="")
 """Of a file that nobody knows: its terms must be looked up, so nothing is promised."""
@@ -71,6 +74,7 @@ def convert_checkpoint(
     known: KnownModel | None = None,
     revision: str | None = None,
     overwrite: bool = False,
+    check_license: Callable[[License], None] | None = None,
 ) -> Sam2Bundle:
     """Converts a weights file to a bundle.
 
@@ -83,6 +87,7 @@ def convert_checkpoint(
         known: the public checkpoint that the file was fetched as.
         revision: the commit it was fetched at, if not the pinned one.
         overwrite: replace a bundle that is there.
+        check_license: told the terms before anything is written; may refuse.
 
     Returns:
         What the bundle says about its model.
@@ -95,6 +100,9 @@ def convert_checkpoint(
     known = known or checkpoint.known
     if known is not None and replace(known.spec, image_size=checkpoint.spec.image_size) != checkpoint.spec:
         raise ModelError(f"{source} is {checkpoint.title}, but {known.name} is {network_title(known.spec)}")
+    terms = license or (known.license if known else UNKNOWN_LICENSE)
+    if check_license is not None:
+        check_license(terms)
     folder = Path(folder)
     identity = Identity(
         name=name or (known.name if known else folder.name),
@@ -107,7 +115,7 @@ def convert_checkpoint(
         origin = replace(origin, repository=known.repository, revision=revision or known.revision)
     bundle = Sam2Bundle(
         identity=identity,
-        license=license or (known.license if known else UNKNOWN_LICENSE),
+        license=terms,
         weights=Weights(WEIGHTS_FILE, ""),
         network=checkpoint.spec,
         frames=frame_format(checkpoint.spec),
@@ -149,7 +157,7 @@ def download_model(
     known = known_or_raise(name)
     if commercial:
         require_commercial(known.license, name)
-    folder = models_folder() / name
+    folder = cached_folder(name)
     if folder.is_dir() and not force:
         bundle = read_bundle(folder)
         if revision in (None, bundle.origin.revision):
@@ -166,9 +174,15 @@ def download_model(
     return folder
 
 
-def installed(name: str) -> bool:
-    """Whether a model of that name can be loaded without the network."""
-    return find_bundle(name) is not None
+def cached_folder(name: str) -> Path:
+    """Where the cache keeps the bundle of that name.
+
+    Raises:
+        ModelError: the name cannot be a folder's.
+    """
+    if not NAME.fullmatch(name):
+        raise ModelError(f"a model's name has letters, digits, '.', '_' and '-' and begins with a letter, got {name!r}")
+    return models_folder() / name
 
 
 def _sound(checkpoint: Checkpoint) -> dict[str, Tensor]:
