@@ -94,8 +94,8 @@ def _step(path: Path, positions: NDArray[np.float64], normal: NDArray[np.float64
     same = np.flatnonzero(gaps < max(1e-3, SPACING_TOLERANCE * typical))
     if same.size:
         raise ImageReadError(
-            f"{path}: {same.size} of {len(positions)} slices are duplicates in position, the first at {along[same[0]]:.3f} "
-            "mm; expected one slice each (a copied file, or several times or echoes in one series)"
+            f"{path}: {same.size} of {len(positions)} slices are duplicates in position, the first at "
+            f"{along[same[0]]:.3f} mm; expected one slice each (copied files, or several times or echoes)"
         )
     across = positions[-1] - positions[0] - normal * (along[-1] - along[0])
     tilt_deg = float(np.degrees(np.arctan2(np.linalg.norm(across), along[-1] - along[0])))

@@ -51,7 +51,7 @@ def write_nrrd(layers: Sequence[NDArray[Any]], grid: Grid, fields: Mapping[str, 
         stream.write(("\n".join(lines) + "\n\n").encode())
         for k in range(grid.shape[2]):
             # Reversed axes in C order are i fastest; the layers of one voxel lie side by side.
-            plane = np.stack([layer[..., k].T for layer in layers], axis=-1).astype(little, copy=False)
+            plane = np.ascontiguousarray(np.stack([layer[..., k].T for layer in layers], axis=-1), dtype=little)
             stream.write(compressor.compress(plane.data.cast("B")))
         stream.write(compressor.flush())
 
