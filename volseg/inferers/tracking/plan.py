@@ -55,6 +55,10 @@ def outward_pass(
 ) -> PassPlan | None:
     """A pass that starts at the frames whose prompts changed and stops where its masks do not.
 
+    A new prompt makes a pass longer: frames on which only the other pass came by before now lie between two prompts.
+    There the other pass's results stand in until they are computed, so that the pass stops as soon as it agrees with
+    what was shown.
+
     Args:
         direction: the way it goes.
         prompted: prompted frames now.
@@ -67,11 +71,12 @@ def outward_pass(
     if whole is None:
         return None
     start, end = whole
-    results = old.forward if direction is Direction.FORWARD else old.backward
-    inside = range(start, end + direction, direction)
-    kept = {frame: result for frame, result in results.items() if frame in inside and frame not in prompted}
-    seeds = {max(frame * direction, start * direction) * direction for frame in changed}
+    results, others = (old.forward, old.backward) if direction is Direction.FORWARD else (old.backward, old.forward)
     was = pass_range(direction, old.prompted, old.first, old.last)
+    new = {f: r for f, r in others.items() if was is None or f * direction < was[0] * direction}
+    inside = range(start, end + direction, direction)
+    kept = {f: result for f, result in {**new, **results}.items() if f in inside and f not in prompted}
+    seeds = {max(frame * direction, start * direction) * direction for frame in changed}
     if was is None or start * direction < was[0] * direction:
         seeds.add(start)
     elif was[1] * direction < end * direction and (was[1] in results or was[1] in old.prompted):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from functools import cache
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ META_CONFIGS = {
 }
 
 
-@cache
+@lru_cache(maxsize=2)
 def meta_predictor(name: str, side: int = SIDE):  # type: ignore[no-untyped-def]
     """Meta's video predictor with random weights."""
     from sam2.build_sam import build_sam2_video_predictor
@@ -57,12 +57,12 @@ def meta_predictor(name: str, side: int = SIDE):  # type: ignore[no-untyped-def]
     return predictor
 
 
-@cache
+@lru_cache(maxsize=2)
 def recognised(name: str, side: int = SIDE) -> Recognised:
     return recognise(meta_predictor(name, side).state_dict(), image_size=side)
 
 
-@cache
+@lru_cache(maxsize=2)
 def volseg_network(name: str, side: int = SIDE) -> Sam2Network:
     found = recognised(name, side)
     return Sam2Network(found.spec, convert(meta_predictor(name, side).state_dict(), found))
