@@ -10,7 +10,8 @@ import logging
 import os
 import re
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,8 @@ logger = logging.getLogger(__name__)
 
 ENDPOINT_VARIABLE = "HF_ENDPOINT"
 DEFAULT_ENDPOINT = "https://huggingface.co"
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 14
+"""A connection that breaks loses less than this; larger chunks are hardly faster."""
 MAX_UNKNOWN_BYTES = 4 << 30
 """A file of unknown size may not be larger: a server that never ends must not fill the disk."""
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -233,7 +235,7 @@ def download_checkpoint(
         settings or TransferSettings(),
         progress,
     )
-    with filelock.FileLock(folder / ".lock"):
+    with filelock.FileLock(folder / ".lock"), _quiet(pooch.get_logger()):
         try:
             pooch.retrieve(
                 url,
@@ -252,6 +254,17 @@ def download_checkpoint(
         except OSError as error:
             raise DownloadError(f"{target} cannot be written: {error.strerror or error}") from error
     return target
+
+
+@contextmanager
+def _quiet(other: logging.Logger) -> Iterator[None]:
+    """pooch announces every download on stderr."""
+    level = other.level
+    other.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        other.setLevel(level)
 
 
 def forget_download(path: Path) -> None:
