@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 def image_sha256(image: MetaTensor) -> str:
     """Hash of an image's voxels, their type and their grid; the same for the same image in any memory layout.
 
+    The grid counts to float32, which is what NIfTI keeps, so a copy in another format has the same hash.
+
     Args:
         image: [C, I, J, K]; read slice by slice, no copy of the whole is made.
 
@@ -24,7 +26,8 @@ def image_sha256(image: MetaTensor) -> str:
     """
     array = image.detach().cpu().as_tensor().numpy()
     little = array.dtype.newbyteorder("<")
-    digest = hashlib.sha256(f"{tuple(array.shape)} {little.str} {Grid.of(image).fingerprint}".encode())
+    affine = Grid.of(image).affine_ras.astype("<f4") + np.float32(0.0)  # + 0.0 turns -0.0 into 0.0
+    digest = hashlib.sha256(f"{tuple(array.shape)} {little.str} {affine.tolist()}".encode())
     for channel in array:
         for k in range(array.shape[3]):
             plane = np.asfortranarray(channel[..., k], dtype=little)

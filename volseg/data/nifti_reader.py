@@ -82,12 +82,12 @@ def _header(path: Path, stream: BinaryIO) -> Any:
     first = stream.read(348)
     if len(first) < 348:
         raise ImageReadError(f"{path}: truncated; a NIfTI header has at least 348 bytes, got {len(first)}")
-    size = {struct.unpack(order + "i", first[:4])[0] for order in "<>"}
-    if 540 in size:
+    sizes = {struct.unpack(order + "i", first[:4])[0]: order for order in "<>"}
+    if 540 in sizes:
         first += stream.read(540 - 348)
         kind, magic = nibabel.Nifti2Header, first[4:8]
         known, pair = b"n+2\0", b"ni2\0"
-    elif 348 in size:
+    elif 348 in sizes:
         kind, magic = nibabel.Nifti1Header, first[344:348]
         known, pair = b"n+1\0", b"ni1\0"
     else:
@@ -97,7 +97,7 @@ def _header(path: Path, stream: BinaryIO) -> Any:
     if magic != known:
         raise ImageReadError(f"{path}: not a NIfTI file: expected the magic bytes {known!r}, got {magic!r}")
     # check=False: nibabel would quietly repair what must be refused here, such as a spacing of zero.
-    return kind(first, check=False)
+    return kind(first, endianness=sizes[540 if known == b"n+2\0" else 348], check=False)
 
 
 def _shape(path: Path, header: Any) -> tuple[tuple[int, int, int], int]:

@@ -77,7 +77,7 @@ def grid_of(path: Path, shape: tuple[int, ...], affine_ras: ArrayLike) -> Grid:
     try:
         return Grid((shape[0], shape[1], shape[2]), np.asarray(affine_ras, dtype=np.float64))
     except GeometryError as error:
-        raise ImageReadError(f"{path}: {error}") from error
+        raise ImageReadError(f"{path}: {' '.join(str(error).split())}") from error
 
 
 @contextmanager
