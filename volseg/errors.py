@@ -51,6 +51,10 @@ class DownloadError(ModelError, ConnectionError):
     """A download that failed or did not match its hash."""
 
 
+class TrainingError(VolsegError, ValueError):
+    """A training configuration, case or checkpoint that cannot be trained with."""
+
+
 class SessionError(VolsegError, ValueError):
     """A session file or session operation that is not valid."""
 

@@ -14,6 +14,7 @@ from volseg.cli.group import VolsegGroup
 from volseg.cli.info import info
 from volseg.cli.ordered import OrderedCommand
 from volseg.cli.segment import segment
+from volseg.cli.train import train
 
 app = typer.Typer(
     cls=VolsegGroup,
@@ -25,6 +26,7 @@ app = typer.Typer(
 app.command("segment", cls=OrderedCommand)(segment)
 app.command("info")(info)
 app.command("demo")(demo)
+app.command("train")(train)
 app.add_typer(models.app, name="models")
 
 

@@ -1,0 +1,1 @@
+"""Training of slice-wise networks: partial labels, simulated prompts, clips through memory, synthetic volumes."""

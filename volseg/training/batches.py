@@ -1,0 +1,109 @@
+"""Batches by step number: the same number gives the same batch, so a run can be resumed exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from volseg.training.augment import augment
+from volseg.training.config import TrainConfig
+from volseg.training.sampling import ClipSampler
+from volseg.training.synthetic import SyntheticVolumes
+from volseg.training.volume import TrainingVolume
+
+DRAW_SEED, PROMPT_SEED, AUGMENT_SEED = 1, 2, 3
+MIN_LEFT = 0.1
+"""Augmentation may turn an object out of the frame: below this part of a pixel, the plain clip is used."""
+
+
+class StepKind(StrEnum):
+    """What a step trains on."""
+
+    IMAGES = "images"
+    CLIPS = "clips"
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingBatch:
+    """What one step trains on, before augmentation.
+
+    Attributes:
+        step: its number.
+        kind: single images (T is 1) or clips.
+        frames: [N, T, 3, S, S] from 0 to 1.
+        targets: [N, T, S, S] from 0 to 1.
+    """
+
+    step: int
+    kind: StepKind
+    frames: Tensor
+    targets: Tensor
+
+
+class TrainingBatches(Dataset[TrainingBatch]):
+    """All batches of a run.
+
+    Args:
+        volumes: to train on.
+        config: of the run.
+    """
+
+    def __init__(self, volumes: Sequence[TrainingVolume], config: TrainConfig) -> None:
+        self._config = config
+        self._sampler = ClipSampler(volumes, config.sampling, config.spec.image_size)
+        painted = [volume for volume in volumes if volume.objects]
+        self._generator = SyntheticVolumes(config.seed, painted)
+        self._generated: dict[int, TrainingVolume] = {}
+
+    def __len__(self) -> int:
+        """Steps of the run."""
+        return self._config.schedule.steps
+
+    def __getitem__(self, step: int) -> TrainingBatch:
+        """The batch of step ``step``."""
+        schedule = self._config.schedule
+        rng = np.random.default_rng([self._config.seed, DRAW_SEED, step])
+        share = schedule.clip_share[step >= schedule.clip_start * schedule.steps]
+        kind = StepKind.CLIPS if rng.random() < share else StepKind.IMAGES
+        count, length = (schedule.clips, schedule.clip_frames) if kind is StepKind.CLIPS else (schedule.images, 1)
+        generated = self._current(step)
+        clips = [self._sampler.draw(rng, length, generated) for _ in range(count)]
+        frames = torch.from_numpy(np.stack([clip.frames for clip in clips]))
+        targets = torch.from_numpy(np.stack([clip.targets for clip in clips]))
+        return TrainingBatch(step, kind, frames, targets)
+
+    def _current(self, step: int) -> list[TrainingVolume]:
+        """The generated volumes of this step: a window that moves by one every so many steps."""
+        sampling = self._config.sampling
+        if sampling.weights.get("synthetic", 0) <= 0:
+            return []
+        first = step // sampling.synthetic_renewal
+        wanted = range(first, first + sampling.synthetic_volumes)
+        self._generated = {n: self._generated.get(n) or self._generator[n] for n in wanted}
+        return [self._generated[n] for n in wanted]
+
+
+def prepared(batch: TrainingBatch, config: TrainConfig, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Moves a batch to the device, varies and normalises it there.
+
+    Returns:
+        Frames [N, T, 3, S, S] and targets [N, T, S, S]; the first frame of each clip shows the object.
+    """
+    plain_frames, plain_targets = batch.frames.to(device), batch.targets.to(device)
+    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + batch.step * 7 + AUGMENT_SEED)
+    frames, targets = augment(plain_frames, plain_targets, generator)
+    lost = targets[:, 0].flatten(1).amax(dim=1) < MIN_LEFT
+    if lost.any():
+        frames[lost], targets[lost] = plain_frames[lost], plain_targets[lost]
+    return (frames - config.mean) / config.std, targets
+
+
+def prompt_rng(config: TrainConfig, step: int) -> np.random.Generator:
+    """The chance of a step's prompts."""
+    return np.random.default_rng([config.seed, PROMPT_SEED, step])
