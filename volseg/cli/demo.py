@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from volseg.cli.choices import AUTO
+from volseg.cli.choices import device as check_device
 from volseg.cli.console import Console
 from volseg.cli.output_paths import write_bytes
 from volseg.errors import MissingExtraError, WriteError
@@ -102,7 +104,9 @@ def demo(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the pictures.")] = Path(
         "volseg-demo"
     ),
-    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where to compute.")] = "auto",
+    device: Annotated[
+        str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where to compute.", callback=check_device)
+    ] = AUTO,
     json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Segment a vertebra in a CT and in an MR sample and compare with the samples' own masks."""

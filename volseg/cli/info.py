@@ -36,9 +36,7 @@ def info(
         lines.append(("orientation", grid.axcodes + (" (oblique)" if grid.is_oblique else "")))
         lines.append(("plane", str(grid.acquisition_plane())))
         low, high = grid.to_ras_mm(grid.corners_ijk()).min(axis=0), grid.to_ras_mm(grid.corners_ijk()).max(axis=0)
-        lines.append(
-            ("extent", ", ".join(f"{a:.1f} to {b:.1f}" for a, b in zip(low, high, strict=True)) + " mm (ras)")
-        )
+        lines.append(("extent", ", ".join(f"{a:.1f} to {b:.1f}" for a, b in zip(low, high, strict=True)) + " mm (ras)"))
         lines.append(("type", description.dtype))
     if description.channels > 1:
         lines.append(("channels", f"{description.channels}; choose one with --channel"))
@@ -48,4 +46,6 @@ def info(
     for name, text in lines:
         typer.echo(f"{name:<12} {text}")
     for series in description.series:
-        typer.echo(f"{'series':<12} {series.uid}  {series.modality} {series.slices} slices  {series.description}".rstrip())
+        typer.echo(
+            f"{'series':<12} {series.uid}  {series.modality} {series.slices} slices  {series.description}".rstrip()
+        )

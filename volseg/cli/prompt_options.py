@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from volseg.errors import GeometryError, ImageReadError, PromptError
-from volseg.geometry import Frame, Grid
 
 if TYPE_CHECKING:
+    from volseg.geometry import Frame, Grid
     from volseg.prompts import Prompt, PromptSet
 
 NEGATIVE_SUFFIX = ",neg"
@@ -82,8 +82,10 @@ def parse_options(options: Sequence[PromptOption], frame: Frame, radius_mm: floa
     if not any(not isinstance(statement, OpenObject) for statement in statements):
         raise PromptError("no prompt was given; say where the object is, such as with --point, --box or --prompts")
     within = [statement for statement in statements if not isinstance(statement, PromptFile)]
-    for statement, following in zip(within, [*within[1:], None], strict=True):
-        if isinstance(statement, OpenObject) and (following is None or isinstance(following, OpenObject)):
+    for index, statement in enumerate(within):
+        if isinstance(statement, OpenObject) and all(
+            isinstance(item, OpenObject) for item in within[index : index + 2]
+        ):
             raise PromptError(f"--object {statement.name} has no prompt; give at least one after it")
     return statements
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from volseg.cli.choices import AUTO, FRAMES, MODALITIES, OVERLAPS, PLANES, one_of
+from volseg.cli.choices import device as check_device
 from volseg.cli.console import Console
 from volseg.cli.ordered import OPTIONS_IN_ORDER
 from volseg.cli.output_paths import check_outputs, write_bytes
@@ -20,43 +22,26 @@ from volseg.cli.prompt_options import (
     parse_options,
 )
 from volseg.cli.report import describe, print_objects
-from volseg.data.labelmap import OverlapPolicy
-from volseg.data.modality import Modality
 from volseg.errors import WriteError
-from volseg.geometry import Frame, Grid, Plane
 
-AUTO = "auto"
 PROMPTS_PANEL = "Prompts (repeatable, in order; ',neg' at the end means 'not this')"
 OUTPUT_PANEL = "Output"
 MODEL_PANEL = "Model and image"
 
 
-def _one_of(*choices: str) -> Any:
-    def check(value: str) -> str:
-        if value not in choices:
-            raise typer.BadParameter(f"expected one of {', '.join(choices)}, got {value!r}")
-        return value
-
-    return check
-
-
-def _device(value: str) -> str:
-    name, _, number = value.partition(":")
-    if name not in (AUTO, "cpu", "cuda", "mps") or (number and (name != "cuda" or not number.isdigit())):
-        raise typer.BadParameter(f"expected auto, cpu, cuda, cuda:N or mps, got {value!r}")
-    return value
-
-
 def segment(
     ctx: typer.Context,
     image: Annotated[Path, typer.Argument(help="NIfTI, NRRD or MetaImage file, or a folder of DICOM slices.")],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Label map: .nii.gz, .nii, .nrrd, .seg.nrrd or .mha.")
-    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Label map: .nii.gz, .nii, .nrrd, .seg.nrrd or .mha.")],
     # ---- prompts; read from the context, where their order is known
     frame: Annotated[
-        Frame, typer.Option(help="Frame of all coordinates: mm (ras, lps) or voxel index (ijk).")
-    ] = Frame.RAS,
+        str,
+        typer.Option(
+            metavar="|".join(FRAMES),
+            help="Frame of all coordinates: mm (ras, lps) or voxel index (ijk).",
+            callback=one_of(*FRAMES),
+        ),
+    ] = FRAMES[0],
     object_: Annotated[
         list[str] | None,
         typer.Option("--object", metavar="NAME", help="Opens the next object.", rich_help_panel=PROMPTS_PANEL),
@@ -116,16 +101,16 @@ def segment(
     plane: Annotated[
         str,
         typer.Option(
-            metavar="auto|axial|coronal|sagittal",
+            metavar="|".join((AUTO, *PLANES)),
             help="Plane of the slices, for slice-wise models.",
-            callback=_one_of(AUTO, *Plane),
+            callback=one_of(AUTO, *PLANES),
             rich_help_panel=MODEL_PANEL,
         ),
     ] = AUTO,
     device: Annotated[
         str,
         typer.Option(
-            metavar="auto|cpu|cuda|mps", help="Where to compute.", callback=_device, rich_help_panel=MODEL_PANEL
+            metavar="auto|cpu|cuda|mps", help="Where to compute.", callback=check_device, rich_help_panel=MODEL_PANEL
         ),
     ] = AUTO,
     exact: Annotated[
@@ -144,16 +129,24 @@ def segment(
         typer.Option(min=0, help="Channel or time point, from 0, of a 4D file.", rich_help_panel=MODEL_PANEL),
     ] = None,
     modality: Annotated[
-        Modality | None,
-        typer.Option(case_sensitive=False, help="Where the file does not say.", rich_help_panel=MODEL_PANEL),
+        str | None,
+        typer.Option(
+            metavar="|".join(MODALITIES),
+            help="Where the file does not say.",
+            callback=one_of(*MODALITIES),
+            rich_help_panel=MODEL_PANEL,
+        ),
     ] = None,
     # ---- output
     overlap: Annotated[
-        OverlapPolicy,
+        str,
         typer.Option(
-            help="Who keeps voxels that several objects claim; layers needs .seg.nrrd.", rich_help_panel=OUTPUT_PANEL
+            metavar="|".join(OVERLAPS),
+            callback=one_of(*OVERLAPS),
+            help="Who keeps voxels that several objects claim; layers needs .seg.nrrd.",
+            rich_help_panel=OUTPUT_PANEL,
         ),
-    ] = OverlapPolicy.LAST_WINS,
+    ] = OVERLAPS[0],
     overlay: Annotated[
         Path | None,
         typer.Option(
@@ -178,13 +171,17 @@ def segment(
     start = time.perf_counter()
     console: Console = ctx.obj
     given = [PromptOption(name.rstrip("_"), value) for name, value in ctx.meta[OPTIONS_IN_ORDER]]
-    statements = parse_options([option for option in given if option.name in PROMPT_OPTIONS], frame, radius)
 
-    from volseg.data import FileFormat, check_output_path, read_image, write_labelmap
+    from volseg.geometry import Frame, Grid, Plane
+
+    statements = parse_options([option for option in given if option.name in PROMPT_OPTIONS], Frame(frame), radius)
+
+    from volseg.data import FileFormat, Modality, OverlapPolicy, check_output_path, read_image, write_labelmap
 
     file_format = check_output_path(output)
-    if overlap is OverlapPolicy.LAYERS and file_format is not FileFormat.SEG_NRRD:
-        raise WriteError(f"{output}: {file_format} cannot hold overlapping objects; with --overlap layers use .seg.nrrd")
+    policy = OverlapPolicy(overlap)
+    if policy is OverlapPolicy.LAYERS and file_format is not FileFormat.SEG_NRRD:
+        raise WriteError(f"{output}: {file_format} holds no overlapping objects; with --overlap layers use .seg.nrrd")
     outputs = [path for path in (output, overlay, save_session) if path is not None]
     prompt_files = [statement.path for statement in statements if isinstance(statement, MaskFile | PromptFile)]
     check_outputs(outputs, [image, *prompt_files])
@@ -194,18 +191,19 @@ def segment(
     from volseg.sessions import Session
 
     with console.progress("reading the image") as progress:
-        chosen_options = EncodeOptions(window, None if plane == AUTO else Plane(plane), modality)
-        volume = read_image(image, series_uid=series_uid, channel=channel, modality=modality)
+        stated = None if modality is None else Modality(modality)
+        options = EncodeOptions(window, None if plane == AUTO else Plane(plane), stated)
+        volume = read_image(image, series_uid=series_uid, channel=channel, modality=stated)
         prompt_set = assemble(statements, Grid.of(volume))
         loaded = load_model(model or DEFAULT_MODEL, device=device, trust=trust)
-        with Session(loaded, volume, chosen_options, overlap) as session:
+        with Session(loaded, volume, options, policy) as session:
             session.add_prompts(prompt_set)
             labelmap = session.predict(progress, exact=exact)
             picture = None
             if overlay is not None:
                 from volseg.overlay import draw_overlay
 
-                picture = draw_overlay(volume, labelmap, session.prompts, window=window, modality=modality)
+                picture = draw_overlay(volume, labelmap, session.prompts, window=window, modality=stated)
             report = describe(session, labelmap)
             # Last, so that nothing is there when anything before fails; the label map itself last of all.
             if overlay is not None and picture is not None:

@@ -84,7 +84,7 @@ def draw_overlay(
     width, row_height = 3 * PANEL_INCHES, PANEL_INCHES + ROW_TITLE_INCHES
     height = count * row_height + ROW_TITLE_INCHES
     figure = Figure(figsize=(width, height), dpi=DPI, facecolor="black")
-    canvas = FigureCanvasAgg(figure)
+    FigureCanvasAgg(figure)
     for number, row in enumerate(rows):
         top = 1.0 - number * row_height / height
         color = _color(row.label.color_rgb)
@@ -103,7 +103,7 @@ def draw_overlay(
     figure.text(0.012, 0.1 / height, footer, color="0.7", fontsize=8, va="baseline")
     buffer = io.BytesIO()
     # Without the library's version the bytes depend on the input alone.
-    canvas.print_png(buffer, metadata={"Software": None})
+    figure.savefig(buffer, format="png", facecolor="black", metadata={"Software": None})
     return buffer.getvalue()
 
 

@@ -48,9 +48,7 @@ class ObjectResult:
         """Packs a mask."""
         i, j, k = mask.block.shape
         bits = zlib.compress(np.packbits(mask.block).tobytes(), level=LEVEL)
-        return cls(
-            mask.object_id, mask.grid, mask.start_ijk, (i, j, k), bits, mask.presence, seconds, exact, settings
-        )
+        return cls(mask.object_id, mask.grid, mask.start_ijk, (i, j, k), bits, mask.presence, seconds, exact, settings)
 
     def mask(self) -> ObjectMask:
         """The mask again, bit for bit."""

@@ -246,9 +246,7 @@ def _prompt_from_json(data: Any, grid: Grid, where: str) -> Prompt:
         raise SessionError(f"{where}: {error}") from error
 
 
-def _state_from_json(
-    data: Any, objects: list[SessionObject], entries: list[HistoryEntry], where: str
-) -> SessionState:
+def _state_from_json(data: Any, objects: list[SessionObject], entries: list[HistoryEntry], where: str) -> SessionState:
     if not isinstance(data, Mapping):
         raise SessionError(f"{where} is {{objects, entries, overlap, options}}, got {data!r:.120}")
     state = SessionState(

@@ -79,7 +79,7 @@ class SessionState:
     objects: tuple[SessionObject, ...] = ()
     history: tuple[HistoryEntry, ...] = ()
     overlap: OverlapPolicy = OverlapPolicy.LAST_WINS
-    options: EncodeOptions = EncodeOptions()
+    options: EncodeOptions = field(default_factory=EncodeOptions)
 
     def object(self, object_id: int) -> SessionObject:
         """The object of this id.
