@@ -205,7 +205,8 @@ def test_configs_that_would_run_something_unknown_are_refused(config: Any, bundl
 @pytest.mark.parametrize(
     "expression",
     [
-        "@a + '/eval'", "torch.device('cuda' if torch.cuda.is_available() else 'cpu')", "@model.network", "str(@device)",
+        "@a + '/eval'", "torch.device('cuda' if torch.cuda.is_available() else 'cpu')", "@model.network",
+        "str(@device)",
         "@evaluator.run()", "@net.parameters()", "@a#b#0 * 2", "len(@data[:3])", "{'a': (1, -@b)}", "not @a and @b > 3",
     ],
 )  # fmt: skip

@@ -132,7 +132,7 @@ class ReadPromptsd(MapTransform):  # type: ignore[misc]
 
     def _prompts(self, given: Any, grid: Grid) -> PromptSet:
         if isinstance(given, Mapping):
-            return PromptSet.from_json(given, grid)
+            return PromptSet.from_json(_from_command_line(given), grid)
         text = str(given).strip()
         if not text:
             raise PromptError("there are no prompts; give a file or JSON of the schema volseg.prompts")
@@ -234,6 +234,18 @@ class WriteLabelMapd(MapTransform):  # type: ignore[misc]
             return {}
         objects = json.loads(case[self.prompts_key])["objects"]
         return {item["id"]: item["name"] or f"object {item['id']}" for item in objects}
+
+
+_JSON_WORDS = {"true": True, "false": False, "null": None}
+
+
+def _from_command_line(value: Any) -> Any:
+    """JSON as it was written: MONAI's command line parses it as Python, where ``true`` is taken for a text."""
+    if isinstance(value, Mapping):
+        return {key: one if key == "name" else _from_command_line(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_from_command_line(one) for one in value]
+    return _JSON_WORDS.get(value, value) if isinstance(value, str) else value
 
 
 def _box(voxels_ijk: NDArray[np.int64], axis: int) -> Box:
