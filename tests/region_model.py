@@ -107,8 +107,6 @@ def blocks_image(axcodes="RAS", spacing_mm=(1.0, 2.0, 3.0)):
     grid = Grid(values.shape, affine)
     to_old = grid.reorientation(axcodes)
     order = np.abs(to_old[:3, :3]).argmax(axis=0)
-    stored = np.flip(
-        values.transpose(order), tuple(axis for axis in range(3) if to_old[order[axis], axis] < 0)
-    )
+    stored = np.flip(values.transpose(order), tuple(axis for axis in range(3) if to_old[order[axis], axis] < 0))
     affine = grid.reoriented(axcodes).affine_ras.copy()
     return MetaTensor(torch.from_numpy(np.ascontiguousarray(stored))[None], affine=torch.from_numpy(affine))
