@@ -11,7 +11,9 @@ import pytest
 
 from volseg.data.modality import Modality
 from volseg.networks.sam2.config import Sam2Spec
+from volseg.training.cases import find_cases
 from volseg.training.config import SamplingConfig, ScheduleConfig, SourceConfig, TrainConfig
+from volseg.training.volume import TrainingVolume, read_volume
 
 SPACING_MM = (1.0, 1.5, 3.0)
 
@@ -61,3 +63,9 @@ def tiny_config(source: SourceConfig) -> TrainConfig:
         validation_slices=3,
         validation_cases=1,
     )
+
+
+@pytest.fixture
+def painted_volume(data_folder: Path, source: SourceConfig) -> TrainingVolume:
+    """The first patient in memory."""
+    return read_volume(find_cases(data_folder, source)[0])

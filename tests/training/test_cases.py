@@ -46,12 +46,21 @@ def test_the_shared_volumes_are_split_as_written_down(shared_data: Path) -> None
     groups = [case.source.group for case in scored]
     assert (groups.count("sts_ct"), groups.count("sts_mr"), groups.count("cord")) == (6, 6, 2)
     assert groups.count("hippocampus") == 16
-    assert {case.source.group for case in training} == {"sts_ct", "sts_mr", "hippocampus", "body_ct", "body_mr", "brain"}
+    assert {case.source.group for case in training} == {
+        "sts_ct",
+        "sts_mr",
+        "hippocampus",
+        "body_ct",
+        "body_mr",
+        "brain",
+    }
 
 
 def test_a_table_of_cases(data_folder: Path) -> None:
     table = data_folder / "cases.csv"
-    rows = [f"c{n},scans/P{n}/image.nii.gz,scans/P{n}/label.nii.gz,MR,heart,{'validation' if n else ''}" for n in (0, 1)]
+    rows = [
+        f"c{n},scans/P{n}/image.nii.gz,scans/P{n}/label.nii.gz,MR,heart,{'validation' if n else ''}" for n in (0, 1)
+    ]
     table.write_text("id,image,label,modality,group,split\n" + "\n".join(rows) + "\n")
     training, scored = split_cases(table, read_config(NANO_CONFIG))
     assert [case.name for case in training] == ["heart/c0"]
@@ -78,7 +87,9 @@ def test_a_wrong_row_is_named(data_folder: Path, row: str, said: str) -> None:
 
 def test_one_patient_on_both_sides_is_refused(data_folder: Path) -> None:
     table = data_folder / "both.csv"
-    rows = [f"c{n},scans/P{n}/image.nii.gz,scans/P{n}/label.nii.gz,MR,one,{s}" for n, s in enumerate(["", "validation"])]
+    rows = [
+        f"c{n},scans/P{n}/image.nii.gz,scans/P{n}/label.nii.gz,MR,one,{s}" for n, s in enumerate(["", "validation"])
+    ]
     table.write_text("id,image,label,modality,patient,split\n" + "\n".join(rows) + "\n")
     with pytest.raises(TrainingError, match="one"):
         split_cases(table, read_config(NANO_CONFIG))

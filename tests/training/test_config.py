@@ -61,5 +61,5 @@ def test_a_missing_setting_and_a_missing_file_are_named(tmp_path: Path) -> None:
     path.write_text("seed: 1\n")
     with pytest.raises(TrainingError, match="sources"):
         read_config(path)
-    with pytest.raises(TrainingError, match="absent.yaml"):
+    with pytest.raises(TrainingError, match=r"absent\.yaml"):
         read_config(tmp_path / "absent.yaml")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch.utils.data import Dataset
 from volseg.training.augment import augment
 from volseg.training.config import TrainConfig
 from volseg.training.sampling import ClipSampler
-from volseg.training.synthetic import SyntheticVolumes
+from volseg.training.synthetic import GROUP, SyntheticVolumes
 from volseg.training.volume import TrainingVolume
 
 DRAW_SEED, PROMPT_SEED, AUGMENT_SEED = 1, 2, 3
@@ -78,15 +79,31 @@ class TrainingBatches(Dataset[TrainingBatch]):
         targets = torch.from_numpy(np.stack([clip.targets for clip in clips]))
         return TrainingBatch(step, kind, frames, targets)
 
-    def _current(self, step: int) -> list[TrainingVolume]:
+    def _current(self, step: int) -> Sequence[TrainingVolume]:
         """The generated volumes of this step: a window that moves by one every so many steps."""
         sampling = self._config.sampling
-        if sampling.weights.get("synthetic", 0) <= 0:
+        if sampling.weights.get(GROUP, 0) <= 0:
             return []
         first = step // sampling.synthetic_renewal
-        wanted = range(first, first + sampling.synthetic_volumes)
-        self._generated = {n: self._generated.get(n) or self._generator[n] for n in wanted}
-        return [self._generated[n] for n in wanted]
+        for old in [number for number in self._generated if number < first]:
+            del self._generated[old]
+        return _Window(self._generator, self._generated, first, sampling.synthetic_volumes)
+
+
+class _Window(Sequence[TrainingVolume]):
+    """Consecutive generated volumes, made when first asked for."""
+
+    def __init__(self, generator: SyntheticVolumes, made: dict[int, TrainingVolume], first: int, count: int) -> None:
+        self._generator, self._made, self._first, self._count = generator, made, first, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, place: Any) -> Any:
+        number = self._first + int(place)
+        if number not in self._made:
+            self._made[number] = self._generator[number]
+        return self._made[number]
 
 
 def prepared(batch: TrainingBatch, config: TrainConfig, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -101,7 +101,10 @@ class ClipSampler:
             frames: how many; at least one shows the object, the first.
             generated: synthetic volumes, the group ``synthetic``.
         """
-        groups = {**self._by_group, **({"synthetic": list(generated)} if generated else {})}
+        groups: dict[str, Sequence[TrainingVolume]] = {
+            **self._by_group,
+            **({"synthetic": generated} if len(generated) else {}),
+        }
         wanted = self._sampling.weights or dict.fromkeys(groups, 1.0)
         names = [name for name in groups if wanted.get(name, 0) > 0]
         weights = np.array([wanted[name] for name in names])

@@ -170,9 +170,9 @@ class SyntheticVolumes:
         shape = (int(rng.integers(16, 49)), 96, 96)
         labels, tissues, objects = random_shapes(rng, shape)
         image = paint(rng, labels, tissues + objects + 1)
-        spacing = np.diag([1.0, 1.0, 96 / shape[0] * float(rng.uniform(0.5, 1.0)), 1.0])
+        spacing_mm = (96 / shape[0] * float(rng.uniform(0.5, 1.0)), 1.0, 1.0)
         names = {f"shape {tissues + 1 + k}": (tissues + 1 + k,) for k in range(objects)}
-        return self._volume(number, image, labels, np.asarray(spacing), names)
+        return self._volume(number, image, labels, spacing_mm, names)
 
     def _repainted(self, rng: np.random.Generator, number: int) -> TrainingVolume:
         volume = self._painted[rng.integers(len(self._painted))]
@@ -201,7 +201,7 @@ class SyntheticVolumes:
         }
         rows_mm, columns_mm = slices.pixel_spacing_mm
         between = float(np.prod(volume.grid.spacing_mm)) / (rows_mm * columns_mm)
-        built = self._volume(number, image, moved, np.diag([rows_mm, columns_mm, between, 1.0]), names)
+        built = self._volume(number, image, moved, (between, rows_mm, columns_mm), names)
         return built if built.objects else self._shapes(rng, number)
 
     @staticmethod
@@ -209,13 +209,14 @@ class SyntheticVolumes:
         number: int,
         image: NDArray[np.float32],
         labels: NDArray[np.uint8],
-        affine_jki: NDArray[np.float64],
+        spacing_mm: tuple[float, float, float],
         names: Mapping[str, tuple[int, ...]],
     ) -> TrainingVolume:
-        """Slices first in, slices last out: arrays [slice, row, column] become a grid with the slices along S."""
-        voxels = np.ascontiguousarray(image.transpose(1, 2, 0)).astype(np.float16)
-        turned = np.ascontiguousarray(labels.transpose(1, 2, 0))
-        grid = Grid((voxels.shape[0], voxels.shape[1], voxels.shape[2]), affine_jki)
+        """A volume from arrays [slice, row, column] with their spacing, shown as axial slices."""
+        voxels = np.ascontiguousarray(image.T).astype(np.float16)
+        turned = np.ascontiguousarray(labels.T)
+        between, rows_mm, columns_mm = spacing_mm
+        grid = Grid((voxels.shape[0], voxels.shape[1], voxels.shape[2]), np.diag([-columns_mm, -rows_mm, between, 1]))
         return build_volume(f"{GROUP}/{number}", GROUP, Modality.OTHER, grid, voxels, turned, names)
 
 
