@@ -95,17 +95,36 @@ def weighted_centroid_ras_mm(centroids_ras_mm: dict[int, np.ndarray]) -> np.ndar
     return sum(masses[label] * centroids_ras_mm[label] for label in masses) / sum(masses.values())
 
 
-@pytest.mark.parametrize("name", SPATIAL)
-def test_the_same_patient_gives_the_same_voxels_whatever_the_order_on_disk(name: str) -> None:
-    """Sizes are chosen so that whole new voxels fill the volume; else the first face decides, which is documented."""
-    make = SPATIAL[name][0] if name in ("reorient", "crop") else lambda: ResampleWithPromptsd(**KEYS, spacing_mm=0.5)
+def halved(grid: Grid) -> ResampleWithPromptsd:
+    """Every second voxel along each axis: label positions lie half-way between two voxels."""
+    return ResampleWithPromptsd(**KEYS, spacing_mm=[(3.0, 2.0, 4.0)[ras] for ras in grid.axis_order])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda grid: ReorientWithPromptsd(**KEYS, axcodes="PIR"),
+        lambda grid: CropAroundPromptsd(**KEYS, margin_mm=3.0),
+        lambda grid: CropAroundPromptsd(**KEYS, margin_mm=0, min_size=13),
+        lambda grid: CropAroundPromptsd(**KEYS, margin_mm=0, min_size=14),
+        lambda grid: ResampleWithPromptsd(**KEYS, spacing_mm=0.5),
+        halved,
+    ],
+    ids=["reorient", "crop", "crop grown by odd", "crop grown by even", "finer", "halved"],
+)
+def test_the_same_patient_gives_the_same_voxels_whatever_the_order_on_disk(make) -> None:
+    """Whole new voxels fill the volume at these spacings; else the first face decides, which is documented."""
     to_ras = ReorientWithPromptsd(**KEYS, axcodes="RAS")
-    expected = to_ras(make()(phantom("RAS")))
+    expected = None
     for axcodes in all_orientations():
-        result = to_ras(make()(phantom(axcodes)))
+        data = phantom(axcodes)
+        result = to_ras(make(Grid.of(data["image"]))(data))
+        expected = expected or result
         assert Grid.of(result["image"]).same_as(Grid.of(expected["image"])), axcodes
         assert torch.equal(result["label"].as_tensor(), expected["label"].as_tensor()), axcodes
-        torch.testing.assert_close(result["image"].as_tensor(), expected["image"].as_tensor(), atol=1e-3, rtol=0)
+        torch.testing.assert_close(
+            result["image"].as_tensor().float(), expected["image"].as_tensor().float(), atol=1e-3, rtol=0
+        )
 
 
 @pytest.mark.parametrize("axcodes", list(all_orientations()))
