@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-import volseg
 from volseg.errors import ModelError
 from volseg.models.bundles.metadata import METADATA_FILE, Sam2Bundle, read_bundle
 from volseg.models.checkpoints.store import models_folder
@@ -19,7 +18,7 @@ TEMPLATE = "sam2_prompted_segmentation"
 
 def carried_folder() -> Path:
     """The folder of the bundles that come with volseg: inside the package, or beside it in a checkout."""
-    package = Path(volseg.__file__).resolve().parent
+    package = Path(__file__).resolve().parents[2]
     inside = package / "bundles"
     return inside if inside.is_dir() else package.parent / "bundles"
 

@@ -258,7 +258,7 @@ def download_checkpoint(
 
 @contextmanager
 def _quiet(other: logging.Logger) -> Iterator[None]:
-    """pooch announces every download on stderr."""
+    """Pooch announces every download on stderr."""
     level = other.level
     other.setLevel(logging.ERROR)
     try:
