@@ -9,15 +9,12 @@ import torch
 from monai.networks.layers import AffineTransform
 
 from volseg.errors import GeometryError
-from volseg.geometry import MIN_SPACING_MM, Grid
+from volseg.geometry import MIN_SPACING_MM, POSITION_TOLERANCE, Grid
 from volseg.prompts import PromptSet
 from volseg.transforms.spatial import LABEL_MODE, SpatialWithPromptsd
 
 SLAB_VOXELS = 1 << 21
 """Voxels that are computed at once; each needs about 50 bytes in between."""
-
-TIE_VOXELS = 1e-6
-"""Shift of label positions that lies far above rounding and far below anything that matters."""
 
 
 class ResampleWithPromptsd(SpatialWithPromptsd):
@@ -70,7 +67,7 @@ class ResampleWithPromptsd(SpatialWithPromptsd):
         if source.shape == target.shape and np.allclose(to_source, np.eye(4), rtol=0, atol=1e-9):
             return values.to(dtype)
         if mode == LABEL_MODE:
-            to_source[:3, 3] += TIE_VOXELS * np.array(source.axis_signs)
+            to_source[:3, 3] += POSITION_TOLERANCE * np.array(source.axis_signs)
         # MONAI's layer and not its SpatialResample, which takes affines within 0.001 mm for equal.
         layer = AffineTransform(
             normalized=False, mode=mode, padding_mode="border", align_corners=False, reverse_indexing=True
