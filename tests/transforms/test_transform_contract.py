@@ -362,6 +362,20 @@ def test_a_history_gives_another_sequence_the_same_treatment() -> None:
     assert second.applied_operations == []
 
 
+@every()
+def test_the_order_in_memory_does_not_matter(name: str) -> None:
+    """Readers give tensors whose first axis is the fastest, as files store them."""
+    data, transform = sample("PIR"), make(name)
+    other = dict(data)
+    for key in ("image", "label"):
+        values = data[key].as_tensor().permute(3, 2, 1, 0).contiguous().permute(3, 2, 1, 0)
+        other[key] = MetaTensor(values, affine=data[key].affine, meta={"modality": "CT"})
+    result, expected = transform(other), transform(data)
+    for key in ("image", "label"):
+        assert_same_image(result[key], expected[key])
+        assert_same_image(transform.inverse(result)[key], transform.inverse(expected)[key])
+
+
 def test_plain_arrays_can_be_windowed() -> None:
     values = np.arange(120, dtype=np.uint16).reshape(1, 4, 5, 6)
     result = WindowIntensityd("image", (10, 20))({"image": values})["image"]

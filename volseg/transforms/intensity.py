@@ -7,7 +7,6 @@ from abc import abstractmethod
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.data.meta_obj import get_track_meta
@@ -16,6 +15,7 @@ from monai.utils import convert_to_tensor
 from monai.utils.enums import TraceKeys
 
 from volseg.data.modality import Modality
+from volseg.transforms.percentiles import slowest_axis
 from volseg.transforms.trace import rewrapped
 from volseg.transforms.windows import (
     PERCENTILES,
@@ -180,10 +180,11 @@ class AutoWindowd(IntensityTransformd):
 def _scaled(image: torch.Tensor, window: IntensityWindow, *, keep_source: bool) -> tuple[Any, dict[str, Any]]:
     """The scaled image (``MetaTensor`` if ``image`` is) and what the trace must know."""
     source = image.as_tensor() if isinstance(image, MetaTensor) else image
-    scaled = torch.empty(source.shape, dtype=torch.float32, device=source.device)
+    scaled = torch.empty_like(source, dtype=torch.float32)
     # Slice by slice: no second volume of intermediate values.
-    for index in np.ndindex(*source.shape[:2]):
-        scaled[index] = window.apply(source[index])
+    axis = slowest_axis(source)
+    for index in range(source.shape[axis]):
+        scaled.select(axis, index).copy_(window.apply(source.select(axis, index)))
     extra_info: dict[str, Any] = {
         "window": window.to_json(),
         "meta_before": {},
@@ -206,4 +207,8 @@ def _came_through(values: torch.Tensor, source: torch.Tensor, extra_info: Mappin
         return False
     window = IntensityWindow(**extra_info["window"])
     source = source.to(values.device)
-    return all(torch.equal(values[i], window.apply(source[i])) for i in np.ndindex(*source.shape[:2]))
+    axis = slowest_axis(source)
+    return all(
+        torch.equal(values.select(axis, index), window.apply(source.select(axis, index)))
+        for index in range(source.shape[axis])
+    )

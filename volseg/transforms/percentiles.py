@@ -97,16 +97,23 @@ class _Select32:
         return found
 
 
+def slowest_axis(values: Any) -> int:
+    """The axis of an array or tensor along which slices lie one after the other in memory; axes of size 1 do not count.
+
+    Files store i fastest, arrays made in Python k fastest; slices along another axis cost many times as much to read.
+    """
+    strides = values.stride() if callable(getattr(values, "stride", None)) else np.asarray(values).strides
+    axes = [axis for axis, size in enumerate(values.shape) if size > 1]
+    return max(axes, key=lambda axis: abs(int(strides[axis]))) if axes else 0
+
+
 def _slices(image: Any) -> Iterator[NDArray[Any]]:
     """The voxels as flat arrays, one slice after the other along the axis that is slowest in memory."""
     tensor = image.as_tensor() if hasattr(image, "as_tensor") else image
-    strides = tensor.stride() if callable(getattr(tensor, "stride", None)) else np.asarray(tensor).strides
-    # Channels alone would make one slice of the whole volume.
-    axes = [axis for axis, size in enumerate(tensor.shape) if size > 1]
-    slowest = max(axes, key=lambda axis: abs(int(strides[axis]))) if axes else 0
     if not tensor.shape:
         yield _as_numpy(tensor).ravel()
         return
+    slowest = slowest_axis(tensor)
     for index in range(tensor.shape[slowest]):
         yield _as_numpy(tensor[(slice(None),) * slowest + (index,)]).ravel()
 
