@@ -22,9 +22,9 @@ def test_boxes_are_exact_or_a_little_off() -> None:
     corners, labels = prompts.boxes(np.random.default_rng(0), masks)
     off = corners - prompts.tight_box(masks[0])
     exact = (off == 0).all(axis=(1, 2))
-    assert 0.25 < exact.mean() < 0.45
+    assert 0.15 < exact.mean() < 0.35
     assert 0.3 < np.abs(off[~exact]).mean() < 3
-    assert np.abs(off).max() <= 0.15 * 25 + 1 + 0.02 * 25
+    assert np.abs(off).max() <= 0.25 * 25 + 1 + 0.02 * 25 + 1e-3
     assert (corners[:, 1] > corners[:, 0]).all()
     np.testing.assert_array_equal(labels, np.tile([2, 3], (300, 1)))
 
@@ -33,7 +33,7 @@ def test_a_box_around_one_pixel_keeps_a_pixel() -> None:
     mask = np.zeros((200, 64, 64), bool)
     mask[:, 63, 0] = True
     corners, _ = prompts.boxes(np.random.default_rng(1), mask)
-    assert (corners[:, 1] - corners[:, 0] >= 1).all()
+    assert (corners[:, 1] - corners[:, 0] > 0.999).all()
 
 
 def test_clicks_lie_inside_and_sharp_ones_in_the_middle() -> None:

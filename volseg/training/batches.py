@@ -14,13 +14,11 @@ from torch.utils.data import Dataset
 
 from volseg.training.augment import augment
 from volseg.training.config import TrainConfig
-from volseg.training.sampling import ClipSampler
+from volseg.training.sampling import MIN_SHOWN, ClipSampler
 from volseg.training.synthetic import GROUP, SyntheticVolumes
 from volseg.training.volume import TrainingVolume
 
 DRAW_SEED, PROMPT_SEED, AUGMENT_SEED = 1, 2, 3
-MIN_LEFT = 0.1
-"""Augmentation may turn an object out of the frame: below this part of a pixel, the plain clip is used."""
 
 
 class StepKind(StrEnum):
@@ -115,7 +113,8 @@ def prepared(batch: TrainingBatch, config: TrainConfig, device: torch.device) ->
     plain_frames, plain_targets = batch.frames.to(device), batch.targets.to(device)
     generator = torch.Generator().manual_seed(config.seed * 1_000_003 + batch.step * 7 + AUGMENT_SEED)
     frames, targets = augment(plain_frames, plain_targets, generator)
-    lost = targets[:, 0].flatten(1).amax(dim=1) < MIN_LEFT
+    # Augmentation may turn an object out of the frame.
+    lost = targets[:, 0].flatten(1).amax(dim=1) < MIN_SHOWN
     if lost.any():
         frames[lost], targets[lost] = plain_frames[lost], plain_targets[lost]
     return (frames - config.mean) / config.std, targets

@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
 BOX_LABELS = (2, 3)
-ROUGH_LOGIT = 10.0
 EDT_STEP = 2
 """Clicks are placed on every second pixel; the distance transforms of whole frames would cost a tenth of a step."""
 EXACT_BOXES = 0.25

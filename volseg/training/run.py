@@ -91,8 +91,9 @@ def train(
     )
     state = TrainingState(network, WeightAverage(network.model, schedule.ema_decay), optimizer)
     start = state.load(checkpoint) if resume and checkpoint.exists() else 0
+    output.mkdir(parents=True, exist_ok=True)
     if start >= schedule.steps:
-        return checkpoint
+        return export(state, config, output, start)
     steps = range(start, schedule.steps)
     loader = DataLoader(batches, batch_size=None, sampler=steps, num_workers=workers, collate_fn=_as_is)
     trainer = SupervisedTrainer(

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from volseg.data.modality import Modality
+from volseg.errors import TrainingError
 from volseg.geometry import Plane
 from volseg.inferers.slices.crop import Crop
 from volseg.training.config import SamplingConfig
@@ -16,6 +17,8 @@ from volseg.training.volume import PlaneSlices, TrainingVolume, VolumeObject
 
 MAX_TRIES = 20
 MIN_CROP_PIXELS = 8
+MIN_SHOWN = 0.1
+"""The first frame of a clip shows at least this part of a pixel of its object."""
 BEYOND_END = 0.35
 """Part of the clips that are made to run past the last slice; with those that do so by chance, a quarter of all frames
 lie there."""
@@ -100,29 +103,31 @@ class ClipSampler:
             rng: the only source of chance.
             frames: how many; at least one shows the object, the first.
             generated: synthetic volumes, the group ``synthetic``.
+
+        Raises:
+            TrainingError: no object has a slice in so many neighbouring slices of its volume.
         """
-        groups: dict[str, Sequence[TrainingVolume]] = {
-            **self._by_group,
-            **({"synthetic": generated} if len(generated) else {}),
-        }
+        groups: dict[str, Sequence[TrainingVolume]] = dict(self._by_group)
+        if len(generated):
+            groups["synthetic"] = generated
         wanted = self._sampling.weights or dict.fromkeys(groups, 1.0)
         names = [name for name in groups if wanted.get(name, 0) > 0]
         weights = np.array([wanted[name] for name in names])
         for _ in range(MAX_TRIES):
             among = groups[names[rng.choice(len(names), p=weights / weights.sum())]]
-            volume = among[rng.integers(len(among))]
-            item = volume.objects[rng.integers(len(volume.objects))]
+            volume = among[int(rng.integers(len(among)))]
+            item = volume.objects[int(rng.integers(len(volume.objects)))]
             plane = self._plane(rng, volume)
             indices = self._indices(rng, item, plane, len(volume.planes[plane].voxels), frames)
-            if indices is not None:
-                break
-        else:
-            raise ValueError(f"no object in {MAX_TRIES} draws lies in {frames} neighbouring slices")
-        slices = volume.planes[plane]
-        where = item.planes[plane]
-        box = where.boxes_rc[np.searchsorted(where.indices, indices[0])]
-        crop = self._crop(rng, box, slices)
-        return cut_clip(slices, item, indices, crop, draw_window(rng, volume.modality), self._size)
+            if indices is None:
+                continue
+            slices, where = volume.planes[plane], item.planes[plane]
+            crop = self._crop(rng, where.boxes_rc[np.searchsorted(where.indices, indices[0])], slices)
+            clip = cut_clip(slices, item, indices, crop, draw_window(rng, volume.modality), self._size)
+            # Rounding and stretching may push an object of a pixel or two out of the crop.
+            if clip.targets[0].max() >= MIN_SHOWN:
+                return clip
+        raise TrainingError(f"no object in {MAX_TRIES} draws lies in {frames} neighbouring slices")
 
     def _plane(self, rng: np.random.Generator, volume: TrainingVolume) -> Plane:
         others = [plane for plane in volume.planes if plane is not volume.acquired]

@@ -12,13 +12,13 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from volseg.networks.sam2.features import FrameFeatures, FrameOutput, MemoryRows
-from volseg.networks.sam2.network import Sam2Network
+from volseg.networks.sam2.network import MEMORY_BIAS, MEMORY_SCALE, Sam2Network
 from volseg.training import prompts
 from volseg.training.config import Precision
 from volseg.training.losses import Loss, frame_loss
 
 PREVIOUS_LOGITS_PART = 0.5
-"""Part of the corrections that are given the earlier answer; half of these get only the new clicks with it."""
+"""Part of the corrections that are given the earlier mask; half of these get only the new clicks with it."""
 MASK_START_PART, CLICK_START_PART = 0.15, 0.3
 MAX_POINTER_SPAN = 16
 IMAGE_CONVERSATIONS = ("box", "other")
@@ -95,7 +95,7 @@ def image_step(
             alone = False
             mask_logits = None
             if rng.random() < PREVIOUS_LOGITS_PART:
-                mask_logits = output.low_res_logits.detach()
+                mask_logits = _as_prompt(output.low_res_logits, targets.shape[-1])
                 alone = rng.random() < 0.5
             points, labels = new if alone else _joined(points, labels, *new)
             output = _decode(network, features, points, labels, mask_logits)
@@ -146,7 +146,7 @@ def clip_step(
     points, labels = prompts.correction_clicks(
         rng, (wanted >= 0.5).cpu().numpy(), found.cpu().numpy(), int(rng.choice([1, 1, 2]))
     )
-    output = _decode(network, at[corrected], points, labels, tracked[corrected - 1])
+    output = _decode(network, at[corrected], points, labels, _as_prompt(tracked[corrected - 1], side))
     tally.add("tracked + clicks", frame_loss(output, wanted), weight=0.5)
     return tally
 
@@ -154,6 +154,18 @@ def clip_step(
 def full_size(low_res_logits: Tensor, side: int) -> Tensor:
     """[R, 1, s, s] to [R, S, S]."""
     return interpolate(low_res_logits, (side, side), mode="bilinear", align_corners=False)[:, 0]
+
+
+def _as_prompt(low_res_logits: Tensor, side: int) -> Tensor:
+    """An earlier answer as the inferer hands it in again: a mask of the frame's size, 0 and 1."""
+    return _mask_logits((full_size(low_res_logits.detach(), side) > 0).float())
+
+
+def _mask_logits(masks: Tensor) -> Tensor:
+    """Masks [R, S, S], 0 and 1, as ``Sam2Network.use_mask`` turns them into logits [R, 1, S / 4, S / 4]."""
+    logits = masks[:, None] * MEMORY_SCALE + MEMORY_BIAS
+    size = (masks.shape[-2] // 4, masks.shape[-1] // 4)
+    return interpolate(logits, size, mode="bilinear", align_corners=False, antialias=True)
 
 
 def _first_frame(
@@ -196,10 +208,7 @@ def _other_start(
         return points, labels, None, "scribble"
     rough = prompts.rough_masks(rng, targets)
     points, labels = prompts.correction_clicks(rng, masks, (rough >= 0.5).cpu().numpy(), 1)
-    side = targets.shape[-1] // 4
-    given = (2 * rough[:, None] - 1) * prompts.ROUGH_LOGIT
-    small = interpolate(given, (side, side), mode="bilinear", align_corners=False, antialias=True)
-    return points, labels, small, "mask"
+    return points, labels, _mask_logits(rough), "mask"
 
 
 def _decode(
