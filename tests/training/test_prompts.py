@@ -67,6 +67,12 @@ def test_an_absent_object_gets_clicks_outside() -> None:
     assert found[0, int(points[0, 0, 1]), int(points[0, 0, 0])]
 
 
+def test_an_object_that_fills_the_frame_gets_clicks_inside() -> None:
+    full = np.ones((8, 64, 64), bool)
+    _, labels = prompts.correction_clicks(np.random.default_rng(7), full, full, 2)
+    assert (labels == 1).all()
+
+
 def test_scribbles_stay_inside() -> None:
     ring = disc(32, 32, 28) & ~disc(32, 32, 20)
     points, labels = prompts.scribbles(np.random.default_rng(5), np.stack([ring] * 30), 6)

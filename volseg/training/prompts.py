@@ -104,7 +104,7 @@ def correction_clicks(
         sizes[0] = 0
         for place in range(count):
             if sizes.sum() == 0:
-                region = mask if mask.any() and rng.random() < 0.5 else ~mask
+                region = mask if mask.all() or (mask.any() and rng.random() < 0.5) else ~mask
             else:
                 largest = place == 0 or rng.random() < 0.5
                 chosen = int(sizes.argmax()) if largest else int(rng.choice(len(sizes), p=sizes / sizes.sum()))
