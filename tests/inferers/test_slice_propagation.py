@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from tests.inferers.bright_network import FORMAT, BrightNetwork
 
+from tests.inferers.bright_network import FORMAT, BrightNetwork
 from volseg.data.object_mask import ObjectMask
 from volseg.errors import Cancelled, PromptError
 from volseg.geometry import Frame, Grid, Plane, all_orientations
@@ -300,6 +300,7 @@ def test_encoded_slices_on_disk_serve_another_run(nano: Sam2Network, tmp_path: P
 @pytest.mark.parametrize("axcodes", ["RAS", "LPS", "PIR", "SAR"])
 def test_a_real_volume_in_four_orientations(nano: Sam2Network, shared_data: Path, axcodes: str) -> None:
     from monai.data import MetaTensor
+
     from volseg.data import read_image
 
     image = read_image(shared_data / "small" / "ts_example" / "example_ct_sm.nii.gz")

@@ -29,26 +29,42 @@ logger = logging.getLogger(__name__)
 CANONICAL = "RAS"
 """Work is done with axes in this order, so that the file's orientation cannot change the answer."""
 
+LEVELS = np.geomspace(0.9, 0.01, 30)
+"""Probabilities that are tried for the object's surface."""
+
+SMALL_SURFACE = 60
+"""Voxels; the sharpness of a surface this small counts half."""
+
+HALF_PREFERENCE = 0.25
+"""How strongly levels near one half are preferred: at 0.01 the surface must be about twice as sharp."""
+
+FLAT_PART = 0.34
+"""A box, lasso or mask that is thinner than this part of its other sides says how wide the object is, not how deep."""
+
 
 @dataclass(frozen=True)
 class RandomWalkerSettings:
     """Numbers of the method.
 
     Attributes:
-        beta: how strongly a step in intensity stops the walker.
+        step: a change of intensity between neighbours of this many times the typical one (the median over the block)
+            makes the walker take that way 0.6 times as often (a Gaussian's one sigma).
         reach_mm: without a box or mask, the object is taken to end within this distance of the prompts.
         margin_mm: width of the block beyond a box or mask.
         max_voxels: the block is made coarser, with equal spacing on all axes, until it has at most this many voxels.
         core: part of a box's sides, around its centre, that is taken for the object when nothing else says what is.
-        seed_radius_mm: radius of the ball a point marks.
+        seed_radius_mm: what a positive point marks reaches at most this far. A walker rarely hits a small seed,
+            whatever the intensities, so a point marks the tissue around it and not only its voxel.
+        seed_tolerance: the tissue a point marks differs from it by at most this part of the intensity window.
     """
 
-    beta: float = 200.0
+    step: float = 1.5
     reach_mm: float = 40.0
     margin_mm: float = 8.0
     max_voxels: int = 150_000
-    core: float = 0.25
-    seed_radius_mm: float = 1.5
+    core: float = 0.4
+    seed_radius_mm: float = 12.0
+    seed_tolerance: float = 0.25
 
 
 class RandomWalkerEncoding(Encoding):
@@ -126,14 +142,20 @@ class RandomWalker(Model):
         block = canonical.cropped(start, np.subtract(stop, start).tolist())
         work = _work_grid(block, self.settings.max_voxels)
         values = _sample(encoding, block, work)
-        seeds = _seeds(PromptSet(canonical, (prompts,)).moved(work).objects[0], work, self.settings)
-        inside = _walk(values, seeds, np.array(work.spacing_mm), self.settings.beta)
+        seeds = _seeds(PromptSet(canonical, (prompts,)).moved(work).objects[0], work, values, self.settings)
+        inside = _walk(values, seeds, np.array(work.spacing_mm), self.settings.step)
+        level = _sharpest_level(inside, values, seeds)
 
         # From the work grid to the file's own voxels in one interpolation (P3).
         native_start, native_stop = _block_on(grid, block)
         native = grid.cropped(native_start, np.subtract(native_stop, native_start).tolist())
-        probability = _resampled(inside, work, native)
-        return ObjectMask.of(item.object_id, grid, probability > 0.5, start_ijk=native_start)
+        mask = _resampled(inside, work, native) > level
+        for prompt in item.prompts:
+            # What was said of single voxels holds whatever the walk says.
+            if prompt.kind in (PromptKind.POINT, PromptKind.SCRIBBLE):
+                voxels = prompt.voxels_ijk(grid) - native_start
+                mask[tuple(voxels[((voxels >= 0) & (voxels < mask.shape)).all(axis=1)].T)] = prompt.positive
+        return ObjectMask.of(item.object_id, grid, mask, start_ijk=native_start)
 
 
 def _reach(
@@ -147,21 +169,26 @@ def _reach(
             continue
         voxels = prompt.voxels_ijk(grid)
         first, last = voxels.min(axis=0), voxels.max(axis=0)
-        if prompt.kind in (PromptKind.BOX_3D, PromptKind.MASK):
-            margin_mm = np.full(3, settings.margin_mm)
-        elif isinstance(prompt, Box | Lasso):
-            # Across its slice an object is taken to reach about as far as half its width within the slice.
-            extent_mm = (last - first) * spacing
-            flat = int(extent_mm.argmin())
-            in_plane_mm = np.delete(extent_mm, flat).mean()
-            margin_mm = np.where(np.arange(3) == flat, 0.75 * in_plane_mm + settings.margin_mm, settings.margin_mm)
-        else:
+        extent_mm = (last - first + 1) * spacing
+        if not isinstance(prompt, Box | Lasso | MaskPrompt):
             margin_mm = np.full(3, settings.reach_mm)
+        elif (flat := _flat_axis(extent_mm)) is not None:
+            # Across its slice an object is taken to reach about as far as half its width within the slice.
+            across_mm = 0.75 * np.delete(extent_mm, flat).mean() + settings.margin_mm
+            margin_mm = np.where(np.arange(3) == flat, across_mm, settings.margin_mm)
+        else:
+            margin_mm = np.full(3, settings.margin_mm)
         margin = np.ceil(margin_mm / spacing)
         low, high = np.minimum(low, first - margin), np.maximum(high, last + margin)
     start = np.clip(low, 0, np.array(grid.shape) - 1).astype(int)
     stop = np.clip(high + 1, start + 1, grid.shape).astype(int)
     return (int(start[0]), int(start[1]), int(start[2])), (int(stop[0]), int(stop[1]), int(stop[2]))
+
+
+def _flat_axis(extent_mm: NDArray[np.float64]) -> int | None:
+    """The axis along which a prompt is a slice rather than a body, None for a body."""
+    flat = int(extent_mm.argmin())
+    return flat if extent_mm[flat] < FLAT_PART * np.delete(extent_mm, flat).min() else None
 
 
 def _work_grid(block: Grid, max_voxels: int) -> Grid:
@@ -179,7 +206,7 @@ def _block_on(grid: Grid, block: Grid) -> tuple[tuple[int, int, int], tuple[int,
 
 def _sample(encoding: RandomWalkerEncoding, block: Grid, work: Grid) -> NDArray[np.float32]:
     """Windowed intensities on ``work``, smoothed before they are thinned out."""
-    from scipy.ndimage import gaussian_filter
+    from scipy.ndimage import gaussian_filter, median_filter
 
     start, stop = _block_on(encoding.grid, block)
     where = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
@@ -187,7 +214,9 @@ def _sample(encoding: RandomWalkerEncoding, block: Grid, work: Grid) -> NDArray[
     values = encoding.window.apply(np.asarray(encoding.image[0][where]))
     coarser = np.array(work.spacing_mm).mean() / np.array(native.spacing_mm)
     sigma = np.where(coarser > 1.01, 0.5 * coarser, 0.0)
-    return _resampled(gaussian_filter(np.asarray(values, dtype=np.float32), sigma), native, work)
+    resampled = _resampled(gaussian_filter(np.asarray(values, dtype=np.float32), sigma), native, work)
+    smooth: NDArray[np.float32] = median_filter(resampled, size=3)
+    return smooth
 
 
 def _resampled(values: NDArray[np.float32], source: Grid, target: Grid) -> NDArray[np.float32]:
@@ -200,7 +229,9 @@ def _resampled(values: NDArray[np.float32], source: Grid, target: Grid) -> NDArr
     return resampled
 
 
-def _seeds(item: PromptedObject, grid: Grid, settings: RandomWalkerSettings) -> NDArray[np.int8]:
+def _seeds(
+    item: PromptedObject, grid: Grid, values: NDArray[np.float32], settings: RandomWalkerSettings
+) -> NDArray[np.int8]:
     """1 where the object is sure to be, 2 where it is sure not to be, 0 elsewhere."""
     from scipy.ndimage import binary_dilation, binary_erosion
 
@@ -209,16 +240,15 @@ def _seeds(item: PromptedObject, grid: Grid, settings: RandomWalkerSettings) -> 
     outside = np.zeros(grid.shape, dtype=bool)
     for axis in range(3):
         # The block's faces; a face that is cut off by the image's border says nothing, but a walk needs an end there.
-        faces = np.moveaxis(outside, axis, 0)
-        faces[0], faces[-1] = True, True
-    cores = []
+        if grid.shape[axis] > 2:
+            faces = np.moveaxis(outside, axis, 0)
+            faces[0], faces[-1] = True, True
+    cores, marked = [], []
     for prompt in item.prompts:
         region = np.zeros(grid.shape, dtype=bool)
         region[tuple(prompt.voxels_ijk(grid).T)] = True
         if not prompt.positive:
-            seeds[
-                _grown(region, settings.seed_radius_mm / spacing_mm) if prompt.kind is PromptKind.POINT else region
-            ] = 2
+            seeds[region] = 2
         elif isinstance(prompt, Box):
             low, high = np.array(prompt.low), np.array(prompt.high)
             indices = np.indices(grid.shape)
@@ -227,48 +257,91 @@ def _seeds(item: PromptedObject, grid: Grid, settings: RandomWalkerSettings) -> 
                 if axis != prompt.flat_axis:
                     beyond |= (indices[axis] < low[axis] - 0.5) | (indices[axis] > high[axis] + 0.5)
             outside |= beyond
-            half = np.maximum((high - low) / 2 * settings.core, 0.5).reshape(3, 1, 1, 1)
+            half = np.maximum((high - low) / 2 * settings.core, 1.0).reshape(3, 1, 1, 1)
             middle = ((low + high) / 2).reshape(3, 1, 1, 1)
             cores.append((((indices - middle) / half) ** 2).sum(axis=0) <= 1)
-        elif isinstance(prompt, MaskPrompt):
-            outside |= ~binary_dilation(region, iterations=max(1, round(settings.margin_mm / 2 / spacing_mm)))
-            core = binary_erosion(region, iterations=max(1, round(2.0 / spacing_mm)))
-            cores.append(core if core.any() else region)
-        elif isinstance(prompt, Lasso):
-            slab = np.zeros_like(region)
-            axis, index = prompt.slice_ijk()
-            np.moveaxis(slab, axis, 0)[np.clip(index, 0, grid.shape[axis] - 1)] = True
-            outside |= slab & ~binary_dilation(region, iterations=2)
-            core = binary_erosion(region, iterations=2, mask=slab)
+        elif isinstance(prompt, MaskPrompt | Lasso):
+            extent = np.ptp(np.argwhere(region), axis=0) + 1.0
+            said = np.ones_like(region)
+            if (flat := _flat_axis(extent)) is not None:
+                on_slices = region.any(axis=tuple(axis for axis in range(3) if axis != flat))
+                said = np.broadcast_to(on_slices.reshape([-1 if axis == flat else 1 for axis in range(3)]), said.shape)
+            outside |= said & ~binary_dilation(region, iterations=max(1, round(settings.margin_mm / 2 / spacing_mm)))
+            # Border value 1 off the slices, so that a flat region is worn away within its slices only.
+            core = binary_erosion(region | ~said, iterations=max(1, round(2.0 / spacing_mm)), border_value=1) & region
             cores.append(core if core.any() else region)
         elif prompt.kind is PromptKind.POINT:
-            seeds[_grown(region, settings.seed_radius_mm / spacing_mm)] = 1
+            marked.append(_same_tissue(region, values, settings.seed_radius_mm / spacing_mm, settings.seed_tolerance))
         else:
             seeds[region] = 1
     seeds[outside & (seeds == 0)] = 2
+    for region in marked:
+        seeds[region & (seeds == 0)] = 1
     if not (seeds == 1).any():
         for core in cores:
             seeds[core & (seeds == 0)] = 1
     return seeds
 
 
-def _grown(region: NDArray[np.bool_], radius_voxels: float) -> NDArray[np.bool_]:
-    from scipy.ndimage import distance_transform_edt
+def _same_tissue(
+    region: NDArray[np.bool_], values: NDArray[np.float32], radius_voxels: float, tolerance: float
+) -> NDArray[np.bool_]:
+    """Grows a marked voxel over its connected neighbourhood of like intensity."""
+    from scipy.ndimage import binary_propagation, distance_transform_edt, gaussian_filter
 
-    grown: NDArray[np.bool_] = distance_transform_edt(~region) <= max(radius_voxels, 0.0)
+    smooth = gaussian_filter(values, 0.7)
+    level = float(np.median(smooth[region]))
+    alike = (np.abs(smooth - level) <= tolerance) & (distance_transform_edt(~region) <= radius_voxels)
+    grown: NDArray[np.bool_] = binary_propagation(region, mask=alike | region)
     return grown
 
 
 def _walk(
-    values: NDArray[np.float32], seeds: NDArray[np.int8], spacing_mm: NDArray[np.float64], beta: float
+    values: NDArray[np.float32], seeds: NDArray[np.int8], spacing_mm: NDArray[np.float64], step: float
 ) -> NDArray[np.float32]:
     """Probability in [0, 1] that a walker starting at a voxel reaches the object first."""
     if not (seeds == 2).any() or not (seeds == 0).any():
-        return (seeds != 2).astype(np.float32)
+        everywhere: NDArray[np.float32] = (seeds != 2).astype(np.float32)
+        return everywhere
     from skimage.segmentation import random_walker
 
+    # scikit-image weighs a step g with exp(-beta g^2 / (10 std)): beta is set so that this is a Gaussian in g / sigma.
+    changes = np.concatenate([np.abs(np.diff(values, axis=axis)).ravel() for axis in range(3)])
+    sigma = step * max(float(np.median(changes)), 1e-3)
+    beta = 10 * float(values.std()) / (2 * sigma**2)
     probabilities = random_walker(
-        values, seeds, beta=beta, mode="cg_j", tol=1e-3, spacing=spacing_mm / spacing_mm.min(), return_full_prob=True
+        values,
+        seeds,
+        beta=beta,
+        mode="cg_j",
+        tol=1e-4,
+        spacing=spacing_mm / spacing_mm.min(),
+        return_full_prob=True,
+        prob_tol=np.inf,
     )
-    inside: NDArray[np.float32] = probabilities[0].astype(np.float32)
+    # The solver stops a little beside the exact answer.
+    inside: NDArray[np.float32] = np.clip(probabilities[0], 0, 1).astype(np.float32)
     return inside
+
+
+def _sharpest_level(inside: NDArray[np.float32], values: NDArray[np.float32], seeds: NDArray[np.int8]) -> float:
+    """The probability whose surface runs along the strongest edges.
+
+    One half would be right if the seeds of object and background were equally large. They never are, and in three
+    dimensions a walker misses small seeds, so that at one half a click would keep little more than its own seed.
+    """
+    from scipy.ndimage import binary_erosion, gaussian_gradient_magnitude
+
+    edges = gaussian_gradient_magnitude(values, 1.0)
+    free = seeds != 2
+    best, best_score = 0.5, -1.0
+    for level in LEVELS:
+        mask = (inside > level) & free
+        surface = mask & ~binary_erosion(mask, border_value=1)
+        count = int(np.count_nonzero(surface))
+        # A surface of few voxels is sharp by chance.
+        sharpness = float(edges[surface].mean()) * count / (count + SMALL_SURFACE) if count else 0.0
+        score = sharpness * float(4 * level * (1 - level)) ** HALF_PREFERENCE
+        if score > best_score:
+            best, best_score = float(level), score
+    return best
