@@ -8,9 +8,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from volseg.data.object_mask import ObjectMask
 from volseg.errors import CapabilityError, PromptError
@@ -18,7 +19,7 @@ from volseg.geometry import Grid
 from volseg.models.card import ModelCard
 from volseg.models.options import EncodeOptions
 from volseg.progress import ProgressCallback, report
-from volseg.prompts import PromptedObject, PromptSet
+from volseg.prompts import Box, Prompt, PromptedObject, PromptKind, PromptSet
 
 if TYPE_CHECKING:
     from monai.data import MetaTensor
@@ -157,10 +158,19 @@ class Model(ABC):
 
 
 def _check_finite(image: MetaTensor, item: PromptedObject, grid: Grid) -> None:
+    """Refuses a prompt that has nothing but NaN and infinity under it; a large one may reach into padding."""
     if not image.dtype.is_floating_point:
         return
     values = image.detach().cpu().numpy()[0]
     for index, prompt in enumerate(item.prompts):
-        at_prompt = values[tuple(prompt.voxels_ijk(grid).T)]
-        if at_prompt.size and not np.isfinite(at_prompt).any():
+        if prompt.kind is not PromptKind.TEXT and not _any_finite(values, prompt, grid):
             raise PromptError(f"{item.describe(index)}: lies on image values that are not finite (NaN or inf)")
+
+
+def _any_finite(values: NDArray[Any], prompt: Prompt, grid: Grid) -> bool:
+    if isinstance(prompt, Box):
+        # Plane by plane: the indices of all voxels of a large box would take more memory than the image.
+        start, stop = prompt.bounds_ijk(grid)
+        block = values[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
+        return any(bool(np.isfinite(plane).any()) for plane in block)
+    return bool(np.isfinite(values[tuple(prompt.voxels_ijk(grid).T)]).any())
