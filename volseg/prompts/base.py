@@ -74,7 +74,7 @@ class Prompt(ABC):
     def check_inside(self, grid: Grid) -> None:
         """Raises ``PromptError`` when no voxel of ``grid`` is covered."""
         if len(self.voxels_ijk(grid)) == 0:
-            raise PromptError(f"lies outside the volume of {size_text(grid)} voxels; {self!r:.300}")
+            raise PromptError(f"lies outside the volume of {size_text(grid)} voxels")
 
 
 def as_positions(values: ArrayLike, what: str, at_least: int = 1) -> tuple[tuple[float, float, float], ...]:

@@ -108,7 +108,7 @@ class Box(Prompt):
         """Raises ``PromptError`` when no voxel of ``grid`` is covered."""
         start, stop = self.bounds_ijk(grid)
         if any(b <= a for a, b in zip(start, stop, strict=True)):
-            raise PromptError(f"lies outside the volume of {size_text(grid)} voxels; {self!r}")
+            raise PromptError(f"lies outside the volume of {size_text(grid)} voxels")
 
     def to_json(self) -> dict[str, Any]:
         """See ``Prompt.to_json``."""

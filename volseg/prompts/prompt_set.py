@@ -118,7 +118,7 @@ class PromptSet:
                 if check:
                     result.check_inside(target)
             except PromptError as error:
-                raise PromptError(f"{item.describe(index)}: {error}") from error
+                raise PromptError(f"{item.describe(index)}: {error}; it is {prompt!r:.300}") from error
             moved.append(result)
         return replace(item, prompts=tuple(moved))
 

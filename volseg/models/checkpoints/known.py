@@ -1,8 +1,9 @@
 """The public checkpoints that volseg knows by name.
 
-Revisions, sizes and hashes are those of the public files, as several independent projects have published them. A file
-whose hash nobody published has ``sha256=""``: its first download is held to the pinned revision only, and the hash that
-arrived is written into the converted bundle.
+Revisions, sizes and hashes are those of the public files, as other public projects have recorded them: several for SAM
+2.1 and MedSAM2, a single one for SAM 2.0, whose revision nobody recorded. None has been tried against the hub itself; a
+file that does not match is refused. A file whose hash nobody published has ``sha256=""``: its first download is held to
+the pinned revision only, and the hash that arrived is written into the converted bundle.
 """
 
 from __future__ import annotations
