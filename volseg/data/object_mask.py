@@ -47,15 +47,18 @@ class ObjectMask:
         mask: NDArray[np.bool_],
         presence: float | None = None,
         start_ijk: tuple[int, int, int] = (0, 0, 0),
+        *,
+        owned: bool = False,
     ) -> ObjectMask:
         """Cuts the block out of a mask.
 
         Args:
             object_id: the object it belongs to.
             grid: the image's grid.
-            mask: bool array, of the grid's shape or a part of it that starts at ``start_ijk``; copied.
+            mask: bool array, of the grid's shape or a part of it that starts at ``start_ijk``; copied unless ``owned``.
             presence: see the class.
             start_ijk: index of the first voxel of ``mask`` in ``grid``.
+            owned: nobody else writes to ``mask``, so a large block of it need not be copied.
         """
         start, stop = [], []
         for axis in range(3):
@@ -64,7 +67,9 @@ class ObjectMask:
                 return cls(object_id, grid, (0, 0, 0), np.zeros((0, 0, 0), dtype=bool), presence)
             start.append(int(occupied[0]))
             stop.append(int(occupied[-1]) + 1)
-        block = np.array(mask[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))], dtype=bool, order="C")
+        cut = mask[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
+        # A small block must not keep a large array alive.
+        block = cut if owned and cut.size >= mask.size // 2 else np.array(cut, dtype=bool, order="C")
         first = (start[0] + start_ijk[0], start[1] + start_ijk[1], start[2] + start_ijk[2])
         return cls(object_id, grid, first, block, presence)
 

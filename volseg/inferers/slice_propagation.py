@@ -145,7 +145,7 @@ class SlicePropagationInferer(Inferer):  # type: ignore[misc]
             encoding = self.encode(image, network)  # type: ignore[arg-type]
             values = torch.zeros(tuple(image.shape), dtype=torch.float32)
             for mask in self.segment(encoding, said):
-                values[0][mask.slices][torch.from_numpy(mask.block)] = float(mask.object_id)
+                values[0][mask.slices][torch.tensor(mask.block)] = float(mask.object_id)
             labels.append(MetaTensor(values, affine=image.affine, meta=image.meta))
         return torch.stack(labels)
 
@@ -340,7 +340,7 @@ class _Preview:
 
 def _plane_logits(job: _Job, track: Track) -> PlaneLogits:
     masks = {frame: track.mask(frame) for frame in track.reached()}
-    logits = {frame: mask.logits for frame, mask in masks.items() if mask.logits is not None}
+    logits = {frame: mask.logits.half() for frame, mask in masks.items() if mask.logits is not None}
     score = {frame: mask.score for frame, mask in masks.items()}
     return PlaneLogits(job.prompts.view, job.crop, logits, score, sorted(track.prompted))
 

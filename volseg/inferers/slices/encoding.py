@@ -95,12 +95,15 @@ class SliceEncoding:
                 load_frame,
                 view.count,
                 key=f"{self._key} {view.plane} {crop} {frame_format}",
-                byte_budget=self._cache_bytes,
+                # Half for the crop in use, half for those before it: together no more than the budget.
+                byte_budget=self._cache_bytes // 2,
                 spill_folder=self._spill_folder,
             )
         self._sources.move_to_end(key)
-        while len(self._sources) > 1 and sum(one.nbytes for one in self._sources.values()) > self._cache_bytes:
+        others = [self._sources[other] for other in self._sources if other != key]
+        while others and sum(other.nbytes for other in others) > self._cache_bytes // 2:
             self._sources.popitem(last=False)
+            others.pop(0)
         return self._sources[key]
 
     def track(self, key: TrackKey) -> Track | None:
