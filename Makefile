@@ -35,7 +35,7 @@ lint: $(VENV)/.test
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.test
-	$(BIN)/python -m pytest benchmarks --benchmark-only
+	$(THREADS) $(BIN)/python benchmarks/sam2.py
 
 accept: $(VENV)/.test
 	$(BIN)/python -m pytest -m accept
