@@ -14,6 +14,7 @@ from volseg.cli import app
 from volseg.errors import TrainingError
 from volseg.networks.sam2.network import Sam2Network
 from volseg.training.batches import prompt_rng
+from volseg.training.calibrate import SCORE_BIAS
 from volseg.training.cases import find_cases
 from volseg.training.config import Precision, ScheduleConfig, TrainConfig
 from volseg.training.ema import WeightAverage
@@ -157,7 +158,7 @@ def test_a_run_that_was_stopped_goes_on_exactly(data_folder: Path, tiny_config: 
 
     # what a run leaves behind
     entries = [json.loads(line) for line in (tmp_path / "whole" / LOG).read_text().splitlines()]
-    assert [(entry["kind"], entry["step"]) for entry in entries] == [("train", 2), ("train", 4), ("validation", 4)]
+    assert [(entry["kind"], entry["step"]) for entry in entries] == [("train", 2), ("train", 4), ("final", 4)]
     scores = entries[-1]
     assert {"scans ellipse", "scans box", "scans blank box", "scans click", "scans 3D box"} <= set(scores)
     card = json.loads((tmp_path / "whole/card.json").read_text())
@@ -166,7 +167,8 @@ def test_a_run_that_was_stopped_goes_on_exactly(data_folder: Path, tiny_config: 
     assert card["frame_format"]["channels"] == "neighbours"
     network = Sam2Network(tiny_config.spec, read_weights(tmp_path / "whole" / WEIGHTS))
     for name, value in whole["average"]["average"].items():
-        torch.testing.assert_close(network.model.state_dict()[name], value, rtol=1e-3, atol=1e-3)
+        expected = value - scores["presence shift"] if name == SCORE_BIAS else value
+        torch.testing.assert_close(network.model.state_dict()[name], expected, rtol=2e-3, atol=2e-3)
     with pytest.raises(TrainingError, match="--resume"):
         train(tiny_config, data_folder, tmp_path / "whole", device="cpu")
     wider = replace(tiny_config, spec=replace(tiny_config.spec, feed_forward=128))

@@ -9,7 +9,7 @@ from typing import Any
 
 from volseg.data.atomic import atomic_path
 from volseg.inferers.slices.frames import Channels
-from volseg.training.checkpoint import TrainingState
+from volseg.networks.sam2.network import Sam2Network
 from volseg.training.config import TrainConfig
 from volseg.training.validate import FILL
 
@@ -18,11 +18,11 @@ WEIGHTS = "model.safetensors"
 CARD = "card.json"
 
 
-def export(state: TrainingState, config: TrainConfig, output: Path, step: int) -> Path:
-    """Writes the averaged weights in float16 and ``card.json``.
+def export(network: Sam2Network, config: TrainConfig, output: Path, step: int) -> Path:
+    """Writes weights in float16 and ``card.json``.
 
     Args:
-        state: of the run.
+        network: with the averaged weights.
         config: of the run.
         output: folder of the run, with its log.
         step: steps that were trained.
@@ -34,7 +34,7 @@ def export(state: TrainingState, config: TrainConfig, output: Path, step: int) -
 
     tensors = {
         name: (value.half() if value.dtype.is_floating_point else value).cpu().contiguous()
-        for name, value in state.average.weights().items()
+        for name, value in network.weights().items()
     }
     path = output / WEIGHTS
     with atomic_path(path) as temporary:
@@ -51,7 +51,7 @@ def card_facts(config: TrainConfig, output: Path, step: int) -> dict[str, Any]:
     seconds = [
         entry["seconds per step"] * config.schedule.steps_per_epoch for entry in entries if entry["kind"] == "train"
     ]
-    validations = [entry for entry in entries if entry["kind"] == "validation"]
+    validations = [entry for entry in entries if entry["kind"] == "final"]
     return {
         "spec": json.loads(config.spec.to_json()),
         "frame_format": {

@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from volseg.errors import TrainingError
 from volseg.networks.sam2.network import Sam2Network
 from volseg.training.batches import StepKind, TrainingBatch, TrainingBatches, prepared, prompt_rng
+from volseg.training.calibrate import calibrate_presence
 from volseg.training.cases import split_cases
 from volseg.training.checkpoint import CHECKPOINT, TrainingState
 from volseg.training.config import ScheduleConfig, TrainConfig
@@ -25,7 +26,7 @@ from volseg.training.ema import WeightAverage
 from volseg.training.export import LOG, export
 from volseg.training.steps import clip_step, image_step
 from volseg.training.validate import Validator
-from volseg.training.volume import read_volume
+from volseg.training.volume import TrainingVolume, read_volume
 
 if TYPE_CHECKING:
     from ignite.engine import Engine
@@ -79,7 +80,9 @@ def train(
         raise TrainingError(f"{output} holds a run already; go on with --resume, or name another folder")
     training, scored = split_cases(data, config)
     logger.info("reading %d cases to train on, %d to validate on", len(training), len(scored))
-    batches = TrainingBatches([read_volume(case) for case in training], config)
+    volumes = [read_volume(case) for case in training]
+    experts = [volume for volume, case in zip(volumes, training, strict=True) if case.source.expert]
+    batches = TrainingBatches(volumes, config)
     validator = Validator([read_volume(case) for case in scored], config)
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     set_determinism(config.seed)
@@ -93,7 +96,7 @@ def train(
     start = state.load(checkpoint) if resume and checkpoint.exists() else 0
     output.mkdir(parents=True, exist_ok=True)
     if start >= schedule.steps:
-        return export(state, config, output, start)
+        return finish(state, experts, validator, config, output, start)
     steps = range(start, schedule.steps)
     loader = DataLoader(batches, batch_size=None, sampler=steps, num_workers=workers, collate_fn=_as_is)
     trainer = SupervisedTrainer(
@@ -112,7 +115,42 @@ def train(
     trainer.state.epoch = start // schedule.steps_per_epoch
     trainer.state.iteration = start
     trainer.run()
-    return export(state, config, output, schedule.steps)
+    return finish(state, experts, validator, config, output, int(trainer.state.iteration))
+
+
+def finish(
+    state: TrainingState,
+    experts: Sequence[TrainingVolume],
+    validator: Validator,
+    config: TrainConfig,
+    output: Path,
+    step: int,
+) -> Path:
+    """Calibrates, scores and writes the averaged weights.
+
+    Args:
+        state: of the run.
+        experts: training volumes with labels drawn by people, to calibrate the presence score on.
+        validator: scores the result.
+        config: of the run.
+        output: folder of the run.
+        step: steps that were trained.
+
+    Returns:
+        The weights.
+    """
+    network = Sam2Network(config.spec, state.average.weights()).to(state.network.device)
+    shift = calibrate_presence(network, experts, config) if experts and max(config.schedule.clip_share) > 0 else 0.0
+    scores = {"presence shift": round(shift, 3), **validator.scores(network)}
+    write_log(output, "final", step, scores)
+    return export(network, config, output, step)
+
+
+def write_log(output: Path, kind: str, step: int, numbers: Mapping[str, Any]) -> None:
+    """Logs numbers and appends them to the run's log as one line of JSON."""
+    logger.info("step %d %s: %s", step, kind, ", ".join(f"{name} {value}" for name, value in numbers.items()))
+    with (output / LOG).open("a", encoding="utf-8") as log:
+        log.write(json.dumps({"kind": kind, "step": step, **numbers}) + "\n")
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -198,16 +236,13 @@ class _Record:
         steps = len(self._seen["loss"])
         self._write("train", step, {**numbers, "seconds per step": round((now - self._since) / max(1, steps), 3)})
         self._seen.clear()
-        last = step >= self._config.schedule.steps
-        if last or engine.state.epoch % self._config.schedule.validate_every == 0:
+        if step < self._config.schedule.steps and engine.state.epoch % self._config.schedule.validate_every == 0:
             network = Sam2Network(self._config.spec, self._state.average.weights()).to(self._state.network.device)
             self._write("validation", step, self._validator.scores(network))
         self._since = time.monotonic()
 
     def _write(self, kind: str, step: int, numbers: Mapping[str, Any]) -> None:
-        logger.info("step %d %s: %s", step, kind, ", ".join(f"{name} {value}" for name, value in numbers.items()))
-        with (self._output / LOG).open("a", encoding="utf-8") as log:
-            log.write(json.dumps({"kind": kind, "step": step, **numbers}) + "\n")
+        write_log(self._output, kind, step, numbers)
         if self._writer is not None:
             for name, value in numbers.items():
                 self._writer.add_scalar(f"{kind}/{name}", value, step)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -87,7 +87,7 @@ def image_step(
             name = "box"
         else:
             points, labels, mask_logits, name = _other_start(rng, targets, masks)
-        output = _decode(network, features, points, labels, mask_logits)
+        output = decode_prompts(network, features, points, labels, mask_logits)
         tally.add(name, frame_loss(output, targets))
         for _ in range(1 if rng.random() < 0.75 else 2):
             found = full_size(output.low_res_logits, targets.shape[-1]) > 0
@@ -98,7 +98,7 @@ def image_step(
                 mask_logits = _as_prompt(output.low_res_logits, targets.shape[-1])
                 alone = rng.random() < 0.5
             points, labels = new if alone else _joined(points, labels, *new)
-            output = _decode(network, features, points, labels, mask_logits)
+            output = decode_prompts(network, features, points, labels, mask_logits)
             tally.add(f"{name} + clicks", frame_loss(output, targets))
     return tally
 
@@ -118,37 +118,59 @@ def clip_step(
     tally = Tally()
     count, length, side = targets.shape[0], targets.shape[1], targets.shape[-1]
     encoded = encode(network, frames.flatten(0, 1), precision)
-    at = [encoded.rows([clip * length + frame for clip in range(count)]) for frame in range(length)]
+    at = frames_of_clips(encoded, count, length)
     masks = prompts.solid(targets[:, 0])
     output = _first_frame(network, at[0], targets[:, 0], masks, rng, tally)
-    memories, pointers = [_memory(network, at[0], output, prompted=True)], [output.object_pointer]
     span = int(rng.integers(length, MAX_POINTER_SPAN + 1)) if rng.random() < 0.3 else MAX_POINTER_SPAN
     tracked = []
-    for frame in range(1, length):
-        offsets = [0, *range(frame - 1, 0, -1)]
-        rows = MemoryRows(
-            spatial=torch.stack(memories, dim=1),
-            offsets=_same_for_all(offsets, count, frames.device),
-            pointers=torch.stack(pointers, dim=1),
-            pointer_offsets=_same_for_all(range(frame, 0, -1), count, frames.device),
-            pointer_span=span,
-        )
-        conditioned = network.condition_on_memory(at[frame], rows)
-        output = network.decode(at[frame], conditioned=conditioned)
-        tally.add("tracked", frame_loss(output, targets[:, frame]))
-        tracked.append(output.low_res_logits.detach())
-        if frame < length - 1:
-            memories.append(_memory(network, at[frame], output, prompted=False))
-            pointers.append(output.object_pointer)
+    for frame, answer in enumerate(track_clip(network, at, output, span), 1):
+        tally.add("tracked", frame_loss(answer, targets[:, frame]))
+        tracked.append(answer.low_res_logits.detach())
     corrected = int(rng.integers(1, length))
     wanted = targets[:, corrected]
     found = full_size(tracked[corrected - 1], side) > 0
     points, labels = prompts.correction_clicks(
         rng, (wanted >= 0.5).cpu().numpy(), found.cpu().numpy(), int(rng.choice([1, 1, 2]))
     )
-    output = _decode(network, at[corrected], points, labels, _as_prompt(tracked[corrected - 1], side))
+    output = decode_prompts(network, at[corrected], points, labels, _as_prompt(tracked[corrected - 1], side))
     tally.add("tracked + clicks", frame_loss(output, wanted), weight=0.5)
     return tally
+
+
+def frames_of_clips(encoded: FrameFeatures, count: int, length: int) -> list[FrameFeatures]:
+    """Splits the features of ``count`` clips of ``length`` frames, clip after clip, into one part a frame."""
+    return [encoded.rows([clip * length + frame for clip in range(count)]) for frame in range(length)]
+
+
+def track_clip(
+    network: Sam2Network, at: Sequence[FrameFeatures], output: FrameOutput, span: int = MAX_POINTER_SPAN
+) -> Iterator[FrameOutput]:
+    """Tracks clips through memory from their prompted first frame, as `inferers.tracking` does.
+
+    Args:
+        network: in any mode.
+        at: features of each frame, one row a clip; no more frames than the network has memories.
+        output: of the first frame.
+        span: see `MemoryRows.pointer_span`.
+
+    Yields:
+        The output of every further frame.
+    """
+    rows, device = len(at[0]), at[0].embedding.device
+    memories, pointers = [_memory(network, at[0], output, prompted=True)], [output.object_pointer]
+    for frame in range(1, len(at)):
+        read = MemoryRows(
+            spatial=torch.stack(memories, dim=1),
+            offsets=_same_for_all([0, *range(frame - 1, 0, -1)], rows, device),
+            pointers=torch.stack(pointers, dim=1),
+            pointer_offsets=_same_for_all(range(frame, 0, -1), rows, device),
+            pointer_span=span,
+        )
+        output = network.decode(at[frame], conditioned=network.condition_on_memory(at[frame], read))
+        yield output
+        if frame < len(at) - 1:
+            memories.append(_memory(network, at[frame], output, prompted=False))
+            pointers.append(output.object_pointer)
 
 
 def full_size(low_res_logits: Tensor, side: int) -> Tensor:
@@ -190,7 +212,7 @@ def _first_frame(
     if rng.random() < 0.3:
         points, labels = _joined(points, labels, *prompts.first_clicks(rng, masks))
         name += " + clicks"
-    output = _decode(network, features, points, labels, None)
+    output = decode_prompts(network, features, points, labels, None)
     tally.add(name, frame_loss(output, targets))
     return output
 
@@ -211,13 +233,14 @@ def _other_start(
     return points, labels, _mask_logits(rough), "mask"
 
 
-def _decode(
+def decode_prompts(
     network: Sam2Network,
     features: FrameFeatures,
     points: NDArray[np.float32],
     labels: NDArray[np.int32],
     mask_logits: Tensor | None,
 ) -> FrameOutput:
+    """`Sam2Network.decode` of simulated prompts: points [R, P, 2], labels [R, P], earlier logits or None."""
     device = features.embedding.device
     return network.decode(
         features,
