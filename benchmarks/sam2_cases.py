@@ -1,6 +1,6 @@
 """What is measured, and on what.
 
-Weights are random (Meta's initialisation, see ``tests/networks/sam2_oracles.py``); sam2-nano has its own.
+Weights are random (Meta's initialisation, see ``tests/networks/sam2_oracles.py``), sam2-nano's those of its bundle.
 Time depends on them only where masks decide what is computed: where a pass ends, and where a correction stops.
 """
 
@@ -237,26 +237,24 @@ def phantom(count: int, side: int) -> Tensor:
     return (grey[:, None] - mean[:, None, None]) / std[:, None, None]
 
 
-def corrections(options: Options) -> Iterator[Outcome]:
+def corrections(variant: str, options: Options) -> Iterator[Outcome]:
     """A click on a tracked frame: exact and outward, against the peers' run from the start with both prompts.
 
     volseg has the features of all frames from the first run. The peers encode again what their caches of one frame no
     longer hold; beside them stands transformers with a cache of all frames, filled before and encoding nothing.
     """
-    sizes = [("nano", 128, 12), ("tiny", 128, 8)] if options.quick else [("nano", 256, 64), ("tiny", 1024, 6)]
-    for variant, side, count in sizes:
-        if variant == "nano":
-            # Meta's code has no convolutional trunk.
-            network = nano(side, options.device)
-            first = FramePrompts.box(side * 0.24, side * 0.24, side * 0.66, side * 0.66)
-            yield from _correction(
-                f"{count} frames, nano {side}", 0.3, network, [], phantom(count, side), first, options
-            )
-        else:
-            network, predictor = networks(variant, side, options.device)
-            meta: list[Contestant] = [Meta(predictor)]
-            title = f"{count} frames, {variant} {side}"
-            yield from _correction(title, 0.5, network, meta, frames(count, side), box(side), options)
+    if variant == "nano":
+        # Meta's code has no convolutional trunk.
+        side, count = (128, 12) if options.quick else (256, 64)
+        network = nano(side, options.device)
+        first = FramePrompts.box(side * 0.24, side * 0.24, side * 0.66, side * 0.66)
+        title, images = f"{count} frames, nano {side}", phantom(count, side)
+        yield from _correction(title, 0.3, network, [], images, first, options)
+    else:
+        side, count = (128, 8) if options.quick else (1024, 6)
+        network, predictor = networks(variant, side, options.device)
+        title, images = f"{count} frames, {variant} {side}", frames(count, side)
+        yield from _correction(title, 0.5, network, [Meta(predictor)], images, box(side), options)
 
 
 def _correction(
@@ -317,7 +315,7 @@ def memory(options: Options) -> Iterator[Outcome]:
     All hold the stack as int16, as a volume is read. volseg makes a frame when it needs it; the peers' sessions take a
     float32 tensor of all frames.
     """
-    side, count = (128, 40) if options.quick else (256, 200)
+    side, count = (128, 40) if options.quick else (256, 96)
     peaks: dict[str, list[float]] = {"volseg": [], "transformers (cache of 1 frame)": [], "Meta (cache of 1 frame)": []}
     runs = 1
     for _ in range(runs):
@@ -378,6 +376,7 @@ def memory_of(who: str, side: int, count: int) -> int:
 CASES: dict[str, Case] = {
     "one-direction": one_direction,
     "early-stop": early_stop,
-    "correction": corrections,
+    "correction-nano": partial(corrections, "nano"),
+    "correction-tiny": partial(corrections, "tiny"),
     "memory": memory,
 }
