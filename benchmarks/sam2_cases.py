@@ -228,7 +228,7 @@ def early_stop(options: Options) -> Iterator[Outcome]:
 
 
 def phantom(count: int, side: int) -> Tensor:
-    """``[N, 3, S, S]``: a bright ball in noise, normalised as sam2-nano's frames are."""
+    """``[N, 3, S, S]``: a bright ball in noise, normalised with the mean and deviation of ImageNet."""
     generator = torch.Generator().manual_seed(1)
     z, y, x = torch.meshgrid(torch.linspace(-1, 1, count), *[torch.linspace(-1, 1, side)] * 2, indexing="ij")
     ball = ((z / 0.9) ** 2 + ((y + 0.1) / 0.4) ** 2 + ((x + 0.1) / 0.4) ** 2 < 1).float()
