@@ -19,7 +19,7 @@ from volseg.training.losses import Loss, frame_loss
 
 PREVIOUS_LOGITS_PART = 0.5
 """Part of the corrections that are given the earlier mask; half of these get only the new clicks with it."""
-MASK_START_PART, CLICK_START_PART = 0.15, 0.3
+MASK_START_PART, CLICK_START_PART = 0.25, 0.25
 MAX_POINTER_SPAN = 16
 IMAGE_CONVERSATIONS = ("box", "other")
 
@@ -166,7 +166,10 @@ def track_clip(
             pointer_offsets=_same_for_all(range(frame, 0, -1), rows, device),
             pointer_span=span,
         )
-        output = network.decode(at[frame], conditioned=network.condition_on_memory(at[frame], read))
+        carried = network.carried(output.low_res_logits.detach())
+        output = network.decode(
+            at[frame], conditioned=network.condition_on_memory(at[frame], read), mask_logits=carried
+        )
         yield output
         if frame < len(at) - 1:
             memories.append(_memory(network, at[frame], output, prompted=False))
@@ -201,7 +204,7 @@ def _first_frame(
     chance = rng.random()
     if chance < MASK_START_PART:
         # The mask is the answer, also where it is rough: only what memory makes of it is trained.
-        given = targets if rng.random() < 0.5 else prompts.rough_masks(rng, targets, 0.5)
+        given = targets if rng.random() < 0.3 else prompts.rough_masks(rng, targets, 0.5)
         return network.use_mask(features, (given >= 0.5).float()[:, None])
     if chance < MASK_START_PART + CLICK_START_PART:
         points, labels = prompts.first_clicks(rng, masks)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 
+import torch
 from torch import Tensor
 
 from volseg.inferers.tracking.memory import MemoryRecipe, memory_recipe
 from volseg.inferers.tracking.plan import PassPlan
 from volseg.inferers.tracking.settings import TrackSettings
-from volseg.inferers.tracking.state import FrameResult, mask_dice
+from volseg.inferers.tracking.state import FrameResult, PromptedFrame, mask_dice
 
 
 class PassRow:
@@ -18,7 +19,8 @@ class PassRow:
     Args:
         object_id: whose pass it is.
         plan: where it goes.
-        conditioning: (spatial memory, object pointer) of every prompted frame, on the network's device.
+        prompted: the prompted frames.
+        device: the network's.
         settings: when to stop.
         memory_frames: see `Sam2Spec`.
         pointer_span: the most pointers a frame may read.
@@ -28,7 +30,8 @@ class PassRow:
         self,
         object_id: Hashable,
         plan: PassPlan,
-        conditioning: Mapping[int, tuple[Tensor, Tensor]],
+        prompted: Mapping[int, PromptedFrame],
+        device: torch.device,
         settings: TrackSettings,
         memory_frames: int,
         pointer_span: int,
@@ -38,8 +41,11 @@ class PassRow:
         self.results: dict[int, FrameResult] = dict(plan.kept)
         self.frame: int | None = None
         self._plan = plan
-        self._conditioning = conditioning
-        self._prompted = sorted(conditioning)
+        self._conditioning = {
+            frame: (one.memory.to(device), one.result.pointer.to(device)) for frame, one in prompted.items()
+        }
+        self._said = prompted
+        self._prompted = sorted(prompted)
         self._settings = settings
         self._memory_frames = memory_frames
         self._pointer_span = pointer_span
@@ -67,6 +73,16 @@ class PassRow:
             memory_frames=self._memory_frames,
             pointer_span=self._pointer_span,
         )
+
+    def previous(self) -> FrameResult:
+        """What is known of the frame before, in the order of the pass; of the nearest prompted one if nothing is."""
+        assert self.frame is not None
+        behind = self.frame - self.direction
+        if behind in self._said:
+            return self._said[behind].result
+        if behind in self.results:
+            return self.results[behind]
+        return self._said[min(self._prompted, key=lambda frame: abs(frame - behind))].result
 
     def memory(self, frame: int) -> Tensor:
         """The spatial memory ``[H * W, 64]`` of a frame in the recipe."""

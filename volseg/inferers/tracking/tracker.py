@@ -109,16 +109,13 @@ class Tracker:
         prompted = yield from self._decode_prompts(todo)
         rows: dict[tuple[ObjectId, Direction], PassRow] = {}
         for object_id, request in todo.items():
-            device = self.network.device
-            conditioning = {
-                frame: (one.memory.to(device), one.result.pointer.to(device))
-                for frame, one in prompted[object_id].items()
-            }
             for direction in Direction:
                 plan = self._plan(request, direction)
                 if plan is not None:
                     spans = (self.network.spec.memory_frames, self._pointer_span)
-                    rows[object_id, direction] = PassRow(object_id, plan, conditioning, self.settings, *spans)
+                    rows[object_id, direction] = PassRow(
+                        object_id, plan, prompted[object_id], self.network.device, self.settings, *spans
+                    )
         yield from self._run(list(rows.values()), progress)
         tracks: dict[ObjectId, Track] = {}
         for object_id, request in requests.items():
@@ -259,7 +256,9 @@ class Tracker:
                 rows_features = features.rows([frames.index(frame) for frame in at])
                 with self.network.inference():
                     conditioned = self._condition(rows_features, chunk)
-                    output = self.network.decode(rows_features, conditioned=conditioned)
+                    output = self.network.decode(
+                        rows_features, conditioned=conditioned, mask_logits=self._carried(chunk)
+                    )
                     nobody = torch.zeros(len(chunk), dtype=torch.bool, device=self.network.device)
                     memory = self.network.encode_memory(
                         rows_features, output.low_res_logits, output.object_score_logits, nobody
@@ -268,6 +267,20 @@ class Tracker:
                     row.record(result, memory[index], output.object_pointer[index])
                     updates.append(TrackUpdate(row.object_id, frame, row.direction, result))
         return updates
+
+    def _carried(self, rows: Sequence[PassRow]) -> Tensor | None:
+        """The masks of the frames before as mask prompts, for networks that were trained with them."""
+        if not self.network.spec.carry_mask:
+            return None
+        logits = torch.stack([self._kept_logits(row.previous()) for row in rows])[:, None]
+        return self.network.carried(logits)
+
+    def _kept_logits(self, result: FrameResult) -> Tensor:
+        """``[S / 4, S / 4]`` on the network's device, also of an empty mask."""
+        device, side = self.network.device, self.network.spec.mask_size
+        if result.logits is None:
+            return torch.full((side, side), MEMORY_BIAS if result.score > 0 else ABSENT_LOGIT, device=device)
+        return result.logits.to(device).float()
 
     def _condition(self, features: FrameFeatures, rows: Sequence[PassRow]) -> Tensor:
         """Lets rows read their memories: all at once, on a CPU only as many as stay in its caches."""
@@ -311,11 +324,8 @@ class Tracker:
                 row.recall(frame, result.pointer.to(self.network.device), memory)
 
     def _memory_again(self, frame: int, result: FrameResult) -> Tensor:
-        device, side = self.network.device, self.network.spec.mask_size
-        if result.logits is None:
-            logits = torch.full((side, side), MEMORY_BIAS if result.score > 0 else ABSENT_LOGIT, device=device)
-        else:
-            logits = result.logits.to(device).float()
+        device = self.network.device
+        logits = self._kept_logits(result)
         score = torch.tensor([[result.score]], device=device)
         with self.network.inference():
             prompted = torch.zeros(1, dtype=torch.bool, device=device)

@@ -72,6 +72,8 @@ class Sam2Spec:
         max_object_pointers: object pointers a frame may read.
         draw_prompts: clicks and boxes are also drawn into the mask input (see `prompt_map.draw_prompts`). The weights
             must have been trained so; Meta's were not.
+        carry_mask: a tracked frame is given the mask of the frame before it as its mask prompt, beside its memories.
+            The weights must have been trained so; Meta's were not.
     """
 
     variant: Sam2Variant
@@ -83,6 +85,7 @@ class Sam2Spec:
     memory_frames: int = 7
     max_object_pointers: int = 16
     draw_prompts: bool = False
+    carry_mask: bool = False
 
     def __post_init__(self) -> None:
         """Refuses sizes that the network cannot have."""
