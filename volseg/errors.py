@@ -55,6 +55,10 @@ class TrainingError(VolsegError, ValueError):
     """A training configuration, case or checkpoint that cannot be trained with."""
 
 
+class EvaluationError(VolsegError, ValueError):
+    """Cases, labels or earlier results that cannot be scored. The message names the case."""
+
+
 class SessionError(VolsegError, ValueError):
     """A session file or session operation that is not valid."""
 
