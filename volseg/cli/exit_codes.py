@@ -41,6 +41,8 @@ class ExitCode(IntEnum):
     """An optional dependency is not installed."""
     FAILED = 9
     """Another error that volseg or the machine reported, such as no memory left."""
+    CASES_FAILED = 10
+    """A batch came to its end and some of its cases failed; its report names them."""
     CANCELLED = 130
     """Interrupted; nothing is left half-written."""
 
