@@ -46,7 +46,7 @@ def test_millimetres_mean_the_same_place(session):
     # Voxel (2, 2, 3) lies at -20 + 2 * 1, 30 + 2 * 2, 400 + 3 * 3.
     session.add_prompt(session.add_object(), Point((-18, 34, 409), Frame.RAS))
     in_ras = session.predict().array
-    other = Session(session.model, session.image)
+    other = Session(session.engine.model, session.image)
     other.add_prompt(other.add_object(), Point((18, -34, 409), Frame.LPS))
     np.testing.assert_array_equal(other.predict().array, in_ras)
     assert in_ras.sum() == 3 * 4 * 4
@@ -62,7 +62,7 @@ def test_only_changed_objects_are_computed(session):
     session.recolor_object(second, (9, 9, 9))
     session.set_overlap(OverlapPolicy.FIRST_WINS)
     labelmap = session.predict()
-    assert session.model.computed == [1, 2]
+    assert session.engine.model.computed == [1, 2]
     assert labelmap.label(1).name == "renamed"
 
 
@@ -127,10 +127,10 @@ def test_options_change_the_encoding_and_come_back_with_undo(session):
     session.predict()
     session.set_options(EncodeOptions(window="-100,300"))
     assert session.predict().provenance.settings == (("window", "-100,300"),)
-    assert session.model.encodings[0].closed
+    assert session.engine.model.encodings[0].closed
     session.undo()
     assert session.predict().provenance.settings == (("window", "none"),)
-    assert len(session.model.encodings) == 2
+    assert len(session.engine.model.encodings) == 2
 
 
 def test_overlap_policies(session):

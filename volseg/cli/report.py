@@ -16,7 +16,7 @@ def describe(session: Session, labelmap: LabelMap) -> dict[str, Any]:
 
     Voxels and volume are those of the label map, after overlaps were settled.
     """
-    card = session.model.card
+    card = session.card
     objects = []
     for label in labelmap.labels:
         voxels = int((labelmap.layers[label.layer] == label.value).sum())

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from volseg.data.object_mask import ObjectMask
-from volseg.errors import CapabilityError, PromptError
+from volseg.errors import PromptError
 from volseg.geometry import Grid
 from volseg.models.card import ModelCard
 from volseg.models.options import EncodeOptions
@@ -133,7 +133,7 @@ class Model(ABC):
             Cancelled: ``progress`` asked to stop.
         """
         for item in prompts.objects:
-            self.check_capabilities(item)
+            self.card.check_serves(item)
         on_grid = prompts.on_grid(encoding.grid)
         for item in on_grid.objects:
             _check_finite(encoding.image, item, encoding.grid)
@@ -143,18 +143,6 @@ class Model(ABC):
         seconds = (time.perf_counter() - start) / max(1, len(masks))
         report(progress, 1.0, "segmented")
         return Segmentation(masks, (seconds,) * len(masks))
-
-    def check_capabilities(self, item: PromptedObject) -> None:
-        """Raises ``CapabilityError`` for the first prompt of ``item`` that the model does not serve."""
-        for index, prompt in enumerate(item.prompts):
-            served = self.card.positive if prompt.positive else self.card.negative
-            if prompt.kind not in served:
-                sign = "positive" if prompt.positive else "negative"
-                listed = ", ".join(sorted(served)) or "none"
-                raise CapabilityError(
-                    f"{item.describe(index)}: model {self.card.name} takes no {sign} {prompt.kind}; "
-                    f"its {sign} prompts are: {listed}"
-                )
 
 
 def _check_finite(image: MetaTensor, item: PromptedObject, grid: Grid) -> None:

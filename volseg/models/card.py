@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from volseg.data.labelmap import Label
 from volseg.data.modality import Modality
-from volseg.prompts import PromptKind
+from volseg.errors import CapabilityError
+from volseg.prompts import PromptedObject, PromptKind
 
 
 @dataclass(frozen=True)
@@ -53,3 +54,15 @@ class ModelCard:
     license: License = License()
     weights_sha256: str = ""
     random_weights: bool = False
+
+    def check_serves(self, item: PromptedObject) -> None:
+        """Raises ``CapabilityError`` for the first prompt of ``item`` that the model does not serve."""
+        for index, prompt in enumerate(item.prompts):
+            served = self.positive if prompt.positive else self.negative
+            if prompt.kind not in served:
+                sign = "positive" if prompt.positive else "negative"
+                listed = ", ".join(sorted(served)) or "none"
+                raise CapabilityError(
+                    f"{item.describe(index)}: model {self.name} takes no {sign} {prompt.kind}; "
+                    f"its {sign} prompts are: {listed}"
+                )
