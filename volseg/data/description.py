@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from volseg.data.dicom_slices import SeriesDescription, list_series, slice_header
+from volseg.data.dicom_slices import SeriesDescription, describe_series, list_series, slice_headers
 from volseg.data.formats import FileFormat, format_to_read
 from volseg.data.images import open_volume
 from volseg.data.modality import Modality
@@ -96,14 +96,17 @@ def describe_image(
     from volseg.data.dicom_reader import open_dicom
 
     folder = source
-    if source.is_file():
-        header = slice_header(source)
-        if header is None:
-            raise ImageReadError(f"{source}: not a DICOM image; expected a slice, or a folder of slices")
-        folder, series_uid = source.parent, series_uid or header.series_uid
-    series = list_series(folder)
-    if series_uid is None and len(series) > 1:
-        return ImageDescription(FileFormat.DICOM, None, "", series=series)
+    headers = slice_headers(source) if source.is_file() else ()
+    if len(headers) > 1:
+        series: tuple[SeriesDescription, ...] = (describe_series(headers),)
+    else:
+        if source.is_file():
+            if not headers:
+                raise ImageReadError(f"{source}: not a DICOM image; expected a slice, or a folder of slices")
+            folder, series_uid = source.parent, series_uid or headers[0].series_uid
+        series = list_series(folder)
+        if series_uid is None and len(series) > 1:
+            return ImageDescription(FileFormat.DICOM, None, "", series=series)
     volume = open_dicom(folder, series_uid)
     return ImageDescription(
         FileFormat.DICOM,

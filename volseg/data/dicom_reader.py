@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from volseg.data.dicom_geometry import sorted_slices
-from volseg.data.dicom_slices import SliceHeader, describe_series, modality_of, series_in, slice_header
+from volseg.data.dicom_slices import SliceHeader, describe_series, modality_of, series_in, slice_headers
 from volseg.data.formats import FileFormat
 from volseg.data.modality import Modality
 from volseg.data.volume_file import library_errors
@@ -52,8 +55,7 @@ class DicomSeries:
         whole = all(item.slope.is_integer() and item.intercept.is_integer() for item in self.slices)
         array = VoxelArray(self.path, self.grid.shape, np.dtype(np.int16 if whole else np.float32))
         size = self.grid.shape[0] * self.grid.shape[1]
-        for k, item in enumerate(self.slices):
-            pixels = _pixels(item)
+        for k, (item, pixels) in enumerate(_slices_with_pixels(self.slices)):
             # Pixels come [row, column]: columns, our i, are fastest, as in the array.
             if not whole:
                 array.put(k * size, pixels.ravel().astype(np.float64) * item.slope + item.intercept)
@@ -68,19 +70,24 @@ def open_dicom(path: Path, series_uid: str | None = None) -> DicomSeries:
     """Chooses a series and checks that it is one volume; reads headers only.
 
     Args:
-        path: a folder, or one slice, which stands for its series in its folder.
+        path: a folder; one slice, which stands for its series in its folder; or one multi-frame file.
         series_uid: the SeriesInstanceUID, where there are several.
 
     Raises:
         ImageReadError: several series and no choice (the message lists them), or slices that make no regular volume.
     """
     if path.is_file():
-        header = slice_header(path)
-        if header is None:
+        headers = slice_headers(path)
+        if not headers:
             raise ImageReadError(f"{path}: not a DICOM image; expected a slice, or a folder of slices")
-        series_uid = series_uid or header.series_uid
-        path = path.parent
-    series = series_in(path)
+        series_uid = series_uid or headers[0].series_uid
+        if len(headers) > 1:
+            series = {headers[0].series_uid: list(headers)}
+        else:
+            path = path.parent
+            series = series_in(path)
+    else:
+        series = series_in(path)
     if series_uid is None and len(series) > 1:
         listed = "\n".join(f"  {describe_series(slices)}" for slices in series.values())
         raise ImageReadError(f"{path}: holds {len(series)} series; choose one by its UID (--series):\n{listed}")
@@ -89,17 +96,18 @@ def open_dicom(path: Path, series_uid: str | None = None) -> DicomSeries:
         listed = "\n".join(f"  {describe_series(slices)}" for slices in series.values())
         raise ImageReadError(f"{path}: holds no series {chosen}; it has:\n{listed}")
     slices = series[chosen]
+    described = Counter(item.path for item in slices)
     for item in slices:
-        _check_pixels(item)
+        _check_pixels(item, described[item.path])
     ordered, grid = sorted_slices(path, slices)
     return DicomSeries(path, tuple(ordered), grid, modality_of(ordered[0].modality))
 
 
-def _check_pixels(item: SliceHeader) -> None:
-    if item.frames > 1:
+def _check_pixels(item: SliceHeader, described: int) -> None:
+    if item.frames != described:
         raise ImageReadError(
-            f"{item.path}: a multi-frame file of {item.frames} images; expected one slice a file "
-            "(convert with dcm2niix)"
+            f"{item.path}: a multi-frame file of {item.frames} images that does not say where they lie; expected "
+            "enhanced CT or MR, or one slice a file (convert with dcm2niix)"
         )
     if item.samples != 1 or not item.photometric.startswith("MONOCHROME"):
         raise ImageReadError(f"{item.path}: a colour image ({item.photometric}); expected one number a voxel")
@@ -107,30 +115,53 @@ def _check_pixels(item: SliceHeader) -> None:
         raise ImageReadError(f"{item.path}: rescale slope {item.slope} and intercept {item.intercept} are not valid")
     if min(item.rows, item.columns) < 1:
         raise ImageReadError(f"{item.path}: empty: {item.rows} rows and {item.columns} columns")
-    needed = item.rows * item.columns * item.bits_allocated // 8
+    needed = item.rows * item.columns * item.frames * item.bits_allocated // 8
     there = item.path.stat().st_size
     if needed > there * (_MAX_COMPRESSION if item.compressed else 1):
         raise ImageReadError(
-            f"{item.path}: truncated, or its header is wrong: it declares {item.columns} x {item.rows} pixels, "
-            f"which need {needed} bytes, and the file has {there}"
+            f"{item.path}: truncated, or its header is wrong: it declares {item.columns} x {item.rows} pixels"
+            f"{f' in {item.frames} frames' if item.frames > 1 else ''}, which need {needed} bytes, and the file has {there}"
         )
 
 
-def _pixels(item: SliceHeader) -> NDArray[Any]:
-    """The stored numbers, [row, column]."""
+def _slices_with_pixels(slices: tuple[SliceHeader, ...]) -> Iterator[tuple[SliceHeader, NDArray[Any]]]:
+    """Each slice with its stored numbers [row, column]; a multi-frame file is opened once."""
+    from pydicom.pixels import iter_pixels
+
+    for path, items in groupby(slices, key=lambda item: item.path):
+        wanted = list(items)
+        _check_decoder(wanted[0])
+        with library_errors(path, FileFormat.DICOM):
+            frames = iter_pixels(path, indices=[item.frame for item in wanted])
+            for item in wanted:
+                try:
+                    pixels = next(frames)
+                except ValueError as error:
+                    raise ImageReadError(f"{path}: its pixel data are truncated or damaged: {error}") from error
+                if pixels.shape != (item.rows, item.columns):
+                    raise ImageReadError(
+                        f"{path}: has pixels of shape {pixels.shape}, expected {(item.rows, item.columns)}"
+                    )
+                yield item, pixels
+
+
+def _check_decoder(item: SliceHeader) -> None:
+    if not item.compressed:
+        return
     import pydicom
+    from pydicom.pixels import get_decoder
 
     with library_errors(item.path, FileFormat.DICOM):
-        dataset = pydicom.dcmread(item.path)
+        syntax = pydicom.filereader.read_file_meta_info(item.path).TransferSyntaxUID
         try:
-            pixels: NDArray[Any] = dataset.pixel_array
-        except (RuntimeError, NotImplementedError) as error:
-            if item.compressed:
-                raise MissingExtraError(
-                    f"{item.path}: its pixels are packed as {dataset.file_meta.TransferSyntaxUID.name}, which needs "
-                    "more libraries: pip install 'volseg[dicom]'"
-                ) from error
-            raise
-    if pixels.shape != (item.rows, item.columns):
-        raise ImageReadError(f"{item.path}: has pixels of shape {pixels.shape}, expected {(item.rows, item.columns)}")
-    return pixels
+            available = get_decoder(syntax).is_available
+        except NotImplementedError as error:
+            raise ImageReadError(
+                f"{item.path}: its pixels are packed as {syntax.name}, which nothing here can unpack; "
+                "convert the files first, for example with dcmdjpeg or gdcmconv"
+            ) from error
+        if not available:
+            raise MissingExtraError(
+                f"{item.path}: its pixels are packed as {syntax.name}, which needs more libraries: "
+                "pip install 'volseg[dicom]'"
+            )

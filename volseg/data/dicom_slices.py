@@ -16,6 +16,7 @@ from volseg.errors import ImageReadError
 logger = logging.getLogger(__name__)
 
 _TAGS = [
+    "SOPClassUID",
     "SeriesInstanceUID",
     "SeriesDescription",
     "Modality",
@@ -33,7 +34,12 @@ _TAGS = [
     "PixelRepresentation",
     "RescaleSlope",
     "RescaleIntercept",
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
 ]
+_NOT_IMAGES = frozenset({"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"})
+"""Segmentations have rows and columns but are results, not images to segment."""
+
 _MAX_DESCRIPTION = 64
 
 
@@ -44,7 +50,7 @@ class SeriesDescription:
     Attributes:
         uid: its SeriesInstanceUID.
         modality: the DICOM code, such as ``"CT"``.
-        slices: number of slice files.
+        slices: number of slices, a file each or all in one multi-frame file.
         description: what the scanner's operator called it; free text.
     """
 
@@ -64,6 +70,7 @@ class SliceHeader:
 
     Attributes:
         path: the file.
+        frame: index of the slice in its file, from 0.
         series_uid: its SeriesInstanceUID.
         modality: the DICOM code.
         description: of the series.
@@ -84,6 +91,7 @@ class SliceHeader:
     """
 
     path: Path
+    frame: int
     series_uid: str
     modality: str
     description: str
@@ -135,53 +143,90 @@ def series_in(folder: Path) -> dict[str, list[SliceHeader]]:
         raise ImageReadError(f"{folder}: there is no such folder")
     series: dict[str, list[SliceHeader]] = {}
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and (header := slice_header(path)) is not None:
-            series.setdefault(header.series_uid, []).append(header)
+        if path.is_file() and (headers := slice_headers(path)):
+            series.setdefault(headers[0].series_uid, []).extend(headers)
     if not series:
         raise ImageReadError(f"{folder}: holds no DICOM images; expected the slices of a series")
     return dict(sorted(series.items(), key=lambda item: (-len(item[1]), item[0])))
 
 
-def slice_header(path: Path) -> SliceHeader | None:
-    """The header of one slice; None for a file that is no DICOM image.
+def slice_headers(path: Path) -> tuple[SliceHeader, ...]:
+    """The headers of the slices in a file, in the file's order; none for a file that is no DICOM image.
+
+    A classic file holds one slice, an enhanced multi-frame one as many as it has frames.
 
     Raises:
         ImageReadError: a DICOM file that is damaged.
     """
     with path.open("rb") as stream:
         if stream.read(132)[128:] != b"DICM":
-            return None
+            return ()
     import pydicom
 
     with library_errors(path, FileFormat.DICOM):
         dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
         syntax = getattr(dataset.file_meta, "TransferSyntaxUID", None)
-        if "Rows" not in dataset or "Columns" not in dataset:
-            return None
+        if "Rows" not in dataset or "Columns" not in dataset or dataset.get("SOPClassUID") in _NOT_IMAGES:
+            return ()
         if syntax is None:
             raise ImageReadError(f"{path}: damaged DICOM file: its transfer syntax is missing")
-        return SliceHeader(
-            path=path,
-            series_uid=str(dataset.get("SeriesInstanceUID", "")),
-            modality=str(dataset.get("Modality", "")),
-            description=" ".join(str(dataset.get("SeriesDescription", "")).split())[:_MAX_DESCRIPTION],
-            position_lps_mm=_numbers(dataset, "ImagePositionPatient"),
-            cosines_lps=_numbers(dataset, "ImageOrientationPatient"),
-            spacing_mm=_numbers(dataset, "PixelSpacing"),
-            thickness_mm=next(
-                iter((*_numbers(dataset, "SpacingBetweenSlices"), *_numbers(dataset, "SliceThickness"))), None
-            ),
-            rows=int(dataset.Rows),
-            columns=int(dataset.Columns),
-            frames=int(dataset.get("NumberOfFrames", None) or 1),
-            samples=int(dataset.get("SamplesPerPixel", None) or 1),
-            photometric=str(dataset.get("PhotometricInterpretation", "")),
-            bits_allocated=int(dataset.get("BitsAllocated", None) or 0),
-            signed=bool(dataset.get("PixelRepresentation", 0)),
-            compressed=syntax.is_compressed,
-            slope=next(iter(_numbers(dataset, "RescaleSlope")), 1.0),
-            intercept=next(iter(_numbers(dataset, "RescaleIntercept")), 0.0),
+        return tuple(
+            _slice_header(path, dataset, attributes, index, compressed=syntax.is_compressed)
+            for index, attributes in enumerate(_frame_attributes(path, dataset))
         )
+
+
+def _frame_attributes(path: Path, dataset: Any) -> list[list[Any]]:
+    """For each slice of a file the datasets in which its attributes are looked up, the nearest first.
+
+    Source: DICOM PS3.3 C.7.6.16, multi-frame functional groups: a macro stands either with each frame or with all.
+    """
+    shared = dataset.get("SharedFunctionalGroupsSequence", None) or []
+    frames = dataset.get("PerFrameFunctionalGroupsSequence", None) or []
+    if not frames and not shared:
+        return [[dataset]]
+    count = int(dataset.get("NumberOfFrames", None) or 1)
+    if len(frames) != count:
+        raise ImageReadError(f"{path}: damaged DICOM file: it has {count} frames and describes {len(frames)} of them")
+    common = _macros(shared[0]) if shared else []
+    return [[*_macros(frame), *common, dataset] for frame in frames]
+
+
+def _macros(group: Any) -> list[Any]:
+    names = (
+        "PlanePositionSequence",
+        "PlaneOrientationSequence",
+        "PixelMeasuresSequence",
+        "PixelValueTransformationSequence",
+    )
+    return [group[name].value[0] for name in names if group.get(name, None)]
+
+
+def _slice_header(path: Path, dataset: Any, attributes: list[Any], frame: int, *, compressed: bool) -> SliceHeader:
+    def numbers(name: str) -> tuple[float, ...]:
+        return next((found for source in attributes if (found := _numbers(source, name))), ())
+
+    return SliceHeader(
+        path=path,
+        frame=frame,
+        series_uid=str(dataset.get("SeriesInstanceUID", "")),
+        modality=str(dataset.get("Modality", "")),
+        description=" ".join(str(dataset.get("SeriesDescription", "")).split())[:_MAX_DESCRIPTION],
+        position_lps_mm=numbers("ImagePositionPatient"),
+        cosines_lps=numbers("ImageOrientationPatient"),
+        spacing_mm=numbers("PixelSpacing"),
+        thickness_mm=next(iter((*numbers("SpacingBetweenSlices"), *numbers("SliceThickness"))), None),
+        rows=int(dataset.Rows),
+        columns=int(dataset.Columns),
+        frames=int(dataset.get("NumberOfFrames", None) or 1),
+        samples=int(dataset.get("SamplesPerPixel", None) or 1),
+        photometric=str(dataset.get("PhotometricInterpretation", "")),
+        bits_allocated=int(dataset.get("BitsAllocated", None) or 0),
+        signed=bool(dataset.get("PixelRepresentation", 0)),
+        compressed=compressed,
+        slope=next(iter(numbers("RescaleSlope")), 1.0),
+        intercept=next(iter(numbers("RescaleIntercept")), 0.0),
+    )
 
 
 def modality_of(code: str) -> Modality:
