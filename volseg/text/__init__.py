@@ -1,0 +1,1 @@
+"""Anatomical vocabulary, phrases and reports, and encoders that turn words into vectors."""
