@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from volseg.cli import models
+from volseg.cli import evaluate, models
 from volseg.cli.console import Console
 from volseg.cli.demo import demo
 from volseg.cli.group import VolsegGroup
@@ -27,6 +27,7 @@ app.command("segment", cls=OrderedCommand)(segment)
 app.command("info")(info)
 app.command("demo")(demo)
 app.command("train")(train)
+app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(models.app, name="models")
 
 

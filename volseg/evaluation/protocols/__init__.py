@@ -1,0 +1,21 @@
+"""The protocols by name. A protocol whose steps or scores change gets a new version."""
+
+from __future__ import annotations
+
+from volseg.errors import EvaluationError
+from volseg.evaluation.protocols.base import Protocol
+from volseg.evaluation.protocols.static import Static
+
+PROTOCOLS: tuple[type[Protocol], ...] = (Static,)
+
+
+def find_protocol(name: str) -> Protocol:
+    """The protocol of that name.
+
+    Raises:
+        EvaluationError: there is none.
+    """
+    for protocol in PROTOCOLS:
+        if protocol.name == name:
+            return protocol()
+    raise EvaluationError(f"there is no protocol {name!r}; known are {', '.join(one.name for one in PROTOCOLS)}")
