@@ -143,8 +143,20 @@ class TrainConfig:
     validation_cases: int = 6
 
 
+Built = TypeVar("Built")
+
+
 def read_config(path: Path) -> TrainConfig:
-    """Reads a training configuration.
+    """Reads a training configuration; see ``read_settings``."""
+    return read_settings(path, TrainConfig)
+
+
+def read_settings(path: Path, kind: type[Built]) -> Built:
+    """Reads a dataclass from a YAML file.
+
+    Args:
+        path: the file.
+        kind: a dataclass; every setting is checked by its annotation.
 
     Raises:
         TrainingError: the file is missing, is no YAML mapping, or holds unknown, missing or misshapen settings.
@@ -155,10 +167,7 @@ def read_config(path: Path) -> TrainConfig:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise TrainingError(f"{path} is not a readable YAML file: {error}") from error
-    return _build(TrainConfig, values, path.name)
-
-
-Built = TypeVar("Built")
+    return _build(kind, values, path.name)
 
 
 def _build(kind: type[Built], values: Any, where: str) -> Built:
