@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from volseg.errors import ModelError
+from volseg.models.baselines import BASELINES, is_mobilesam, load_baseline
 
 if TYPE_CHECKING:
     from volseg.models.base import Model
@@ -32,7 +33,8 @@ def load_model(
     """Makes a model ready to encode images.
 
     Args:
-        name: a name from ``list_models``, or a MONAI bundle folder.
+        name: a name from ``list_models``, a baseline of ``volseg.models.baselines``, a MONAI bundle folder, or a folder
+            with MobileSAM's ONNX files.
         device: ``auto``, ``cpu``, ``cuda`` (also ``cuda:N``) or ``mps``.
         trust: allow a bundle to run code that is not volseg's.
         commercial: refuse weights that may not be used commercially.
@@ -46,7 +48,13 @@ def load_model(
         from volseg.models.random_walker import RandomWalker
 
         return RandomWalker()
+    if str(name) in BASELINES:
+        return load_baseline(str(name))
     folder = find_model(name)
+    if is_mobilesam(folder):
+        from volseg.models.baselines.mobilesam import MobileSam
+
+        return MobileSam(folder)
     if commercial:
         from volseg.models.bundles.metadata import read_bundle
         from volseg.models.checkpoints.convert import require_commercial
