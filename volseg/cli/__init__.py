@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from volseg.cli import evaluate, models
+from volseg.cli.batch import batch
 from volseg.cli.console import Console
 from volseg.cli.demo import demo
 from volseg.cli.group import VolsegGroup
@@ -24,6 +25,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("segment", cls=OrderedCommand)(segment)
+app.command("batch")(batch)
 app.command("info")(info)
 app.command("demo")(demo)
 app.command("train")(train)
