@@ -6,17 +6,16 @@ Every structure that comes in pairs is three concepts: ``kidney`` is both kidney
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache, cached_property
-from importlib.resources import files
 from types import MappingProxyType
 
 from volseg.data.labelmap import SnomedCode, default_color_rgb
 from volseg.data.modality import Modality
 from volseg.errors import PromptError
+from volseg.text.tables import rows
 
 
 class Laterality(StrEnum):
@@ -27,7 +26,7 @@ class Laterality(StrEnum):
     BOTH = "both"
     """A structure that comes in pairs, both together."""
     NONE = "none"
-    """There is one of it, or its side is not part of its meaning. "Left" of "left atrium" names a chamber, not a side."""
+    """There is one of it, or its side is part of the name alone: the "left" atrium is a chamber of the heart."""
 
 
 class ConceptKind(StrEnum):
@@ -168,10 +167,10 @@ class Vocabulary:
 @cache
 def load_vocabulary() -> Vocabulary:
     """The vocabulary that volseg ships, read once."""
-    with files("volseg.text").joinpath("data/concepts.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    paired = frozenset(row["id"] for row in rows if row["paired"])
-    return Vocabulary(tuple(concept for number, row in enumerate(rows, 1) for concept in _expand(row, number, paired)))
+    structures = rows("concepts.csv")
+    paired = frozenset(row["id"] for row in structures if row["paired"])
+    concepts = (concept for number, row in enumerate(structures, 1) for concept in _expand(row, number, paired))
+    return Vocabulary(tuple(concepts))
 
 
 @cache
@@ -200,8 +199,7 @@ def list_datasets() -> tuple[str, ...]:
 
 @cache
 def _dataset_rows() -> tuple[dict[str, str], ...]:
-    with files("volseg.text").joinpath("data/dataset_labels.csv").open(encoding="utf-8", newline="") as file:
-        return tuple(csv.DictReader(file))
+    return tuple(rows("dataset_labels.csv"))
 
 
 def _expand(row: Mapping[str, str], number: int, paired: Collection[str]) -> Iterable[Concept]:
@@ -213,7 +211,7 @@ def _expand(row: Mapping[str, str], number: int, paired: Collection[str]) -> Ite
     snomed = SnomedCode(row["snomed_code"], row["snomed_meaning"]) if row["snomed_code"] else None
     color = _color(row["rgb"]) if row["rgb"] else default_color_rgb(number)
     kind, source = ConceptKind(row["kind"]), row["source"]
-    plain = tuple(synonym for synonym in synonyms if "{side}" not in synonym)
+    plain = tuple(synonym for synonym in synonyms if "{" not in synonym)
     sides = (f"{base}_left", f"{base}_right")
     unions = ((sides,) if row["paired"] else ()) + ((parts,) if parts else ())
     both = Laterality.BOTH if row["paired"] else _side_of_id(base)
@@ -226,7 +224,7 @@ def _expand(row: Mapping[str, str], number: int, paired: Collection[str]) -> Ite
         yield Concept(
             f"{base}_{side}",
             f"{side} {name}",
-            tuple(synonym.replace("{side}", side) for synonym in synonyms),
+            tuple(synonym.replace("{side}", side).replace("{S}", side[0].upper()) for synonym in synonyms),
             side,
             base,
             own_parents,
