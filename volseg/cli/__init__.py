@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from volseg.cli import evaluate, models
+from volseg.cli import evaluate, models, text
 from volseg.cli.batch import batch
 from volseg.cli.console import Console
 from volseg.cli.demo import demo
@@ -31,6 +31,7 @@ app.command("demo")(demo)
 app.command("train")(train)
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(models.app, name="models")
+app.add_typer(text.app, name="text")
 
 
 def _print_version(wanted: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from volseg.text.lexicon import Lexicon
 from volseg.text.tables import Role, words
@@ -119,7 +120,7 @@ def _fill_in(items: list[Item]) -> list[Item]:
                     filled.insert(0, Item(item.include + rest, list(following.exclude), item.after_sign))
                     continue
         filled.insert(0, item)
-    for before, item in zip(filled, filled[1:]):
+    for before, item in pairwise(filled):
         numbers = [n for n, token in enumerate(before.include) if token.stem.isdigit()]
         if len(item.include) == 1 and item.include[0].stem.isdigit() and len(numbers) == 1:  # "ribs 3 and 4"
             item.include = [*before.include[: numbers[0]], item.include[0], *before.include[numbers[0] + 1 :]]

@@ -217,7 +217,7 @@ def _all_names(vocabulary: Vocabulary) -> dict[str, tuple[str, ...]]:
             for name in row["names"].split("|"):
                 found[name][row["id"]] = None
                 # German without its letters writes ä as ae.
-                plain = name.casefold().translate(str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue"}))
+                plain = name.casefold().replace("ä", "ae").replace("ö", "oe").replace("ü", "ue")
                 found[plain][row["id"]] = None
     return {name: tuple(ids) for name, ids in found.items()}
 

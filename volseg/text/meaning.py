@@ -88,11 +88,11 @@ class Interpreter:
         return None
 
     def _in_place(self, tokens: Sequence[Token]) -> Query | None:
-        """ "nodule in the right lung"."""
+        """A thing in a place: "nodule in the right lung"."""
         return self._split_at(tokens, Role.WITHIN)
 
     def _part_of(self, tokens: Sequence[Token]) -> Query | None:
-        """ "tumour of the prostate"."""
+        """A thing of a place: "tumour of the prostate"."""
         return self._split_at(tokens, Role.OF)
 
     def _described(self, tokens: Sequence[Token]) -> Query | None:
@@ -198,7 +198,9 @@ class Interpreter:
 
     def _on_side(self, text: str, ids: Sequence[str], side: Laterality) -> list[Query]:
         """What the concepts are on a side; those that have such a side go before those that do not."""
-        fitting, halves, impossible = [], [], []
+        fitting: list[Query] = []
+        halves: list[Query] = []
+        impossible: list[Query] = []
         for concept_id in ids:
             concept = self.vocabulary.by_id(concept_id)
             if side is Laterality.BOTH:

@@ -48,8 +48,8 @@ def compose(query: Query, masks: Mapping[str, _Mask], grid: Grid, *, midline_ras
 
     Args:
         query: from ``resolve``.
-        masks: bool [I, J, K] by concept id; what a model gave. A concept that is missing is made of its parts, or is one
-            side of the mask for both, where those are there.
+        masks: bool [I, J, K] by concept id; what a model gave. A concept that is missing is made of its parts, or is
+            one side of the mask for both, where those are there.
         grid: of the masks.
         midline_ras_mm: where left and right part, on the axis to the right; the middle of the volume if not given.
 
@@ -133,7 +133,7 @@ def _concept(concept_id: str, masks: Mapping[str, _Mask], grid: Grid, middle: fl
     for part in way.parts:
         if masks[part].shape != grid.shape:
             raise GeometryError(f"the mask of {part} has the shape {masks[part].shape}, its grid {grid.shape}")
-    union = np.logical_or.reduce([masks[part] for part in way.parts])
+    union: _Mask = np.logical_or.reduce([masks[part] for part in way.parts])
     if way.side is Laterality.NONE:
         return union
     return select(union, grid, Selector(SelectorKind(way.side)), midline_ras_mm=middle)
@@ -144,7 +144,7 @@ def _ranked(mask: _Mask, grid: Grid, selector: Selector) -> _Mask:
     labels, count = _components(mask)
     sizes, centres = _measured(labels, count, grid)
     if selector.kind is SelectorKind.LARGEST:
-        first = -sizes
+        first: NDArray[Any] = -sizes
     elif selector.kind is SelectorKind.SMALLEST:
         first = sizes
     else:
