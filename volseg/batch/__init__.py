@@ -5,6 +5,7 @@ from volseg.batch.case import Case, FileSource, PromptSource, SeriesSource
 from volseg.batch.executor import Executor
 from volseg.batch.find import FindSettings, find_cases
 from volseg.batch.ids import IdStyle
+from volseg.batch.inline import InlineExecutor
 from volseg.batch.local import LocalExecutor
 from volseg.batch.options import CaseOptions, ModelChoice, OutputFormat
 from volseg.batch.plan import Plan, make_plan
@@ -21,6 +22,7 @@ __all__ = [
     "FileSource",
     "FindSettings",
     "IdStyle",
+    "InlineExecutor",
     "LocalExecutor",
     "ModelChoice",
     "OutputFormat",

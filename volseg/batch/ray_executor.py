@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -26,6 +27,7 @@ class RayModel:
         set_threads(setup.threads)
         from volseg.batch.runner import CaseRunner
 
+        logging.getLogger("volseg").propagate = False  # the runner keeps warnings with their case, cleaned
         self._error = ""
         try:
             self._runner: CaseRunner | None = CaseRunner(setup)

@@ -56,18 +56,25 @@ class CaseRunner:
     Each stage has one thread of its own: while one case is computed, the next is read and the one before is written.
     """
 
-    def __init__(self, setup: WorkerSetup) -> None:
-        """Loads the model.
+    def __init__(self, setup: WorkerSetup, model: Model | None = None) -> None:
+        """Loads the model and the libraries, so that the first case does not wait for them.
+
+        Args:
+            setup: what to do.
+            model: one that is loaded already.
 
         Raises:
             ModelError: it cannot be loaded.
         """
         self.setup = setup
         self.cancelled = threading.Event()
+        import monai.data  # noqa: F401
         import torch
 
+        import volseg.sessions  # noqa: F401
+
         torch.set_num_threads(setup.threads)
-        self.model = _load(setup)
+        self.model = load_chosen(setup) if model is None else model
         self._identity = model_identity(self.model.card)
         self._versions = _versions()
         self._watchdog = Watchdog(setup.timeout_s, self._overdue)
@@ -79,7 +86,6 @@ class CaseRunner:
         self._working: dict[int, _Work] = {}
         self._listener = _Listener(self._working)
         logging.getLogger("volseg").addHandler(self._listener)
-        logging.getLogger("volseg").propagate = False
 
     def run(self, task: Task) -> CaseRecord | None:
         """Does one case and writes its sidecar; the sidecar is last, so it stands for whole outputs.
@@ -268,10 +274,6 @@ def load_chosen(setup: WorkerSetup) -> Model:
     Raises:
         ModelError: it cannot be loaded.
     """
-    return _load(setup)
-
-
-def _load(setup: WorkerSetup) -> Model:
     choice = setup.model
     if choice.loader:
         import importlib

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import signal
 import sys
@@ -56,6 +57,7 @@ def worker_main(connection: Connection[object, object], setup: WorkerSetup) -> N
     from volseg.batch.runner import CaseRunner
     from volseg.errors import VolsegError
 
+    logging.getLogger("volseg").propagate = False  # the runner keeps warnings with their case, cleaned
     try:
         runner = CaseRunner(setup)
     except (VolsegError, MemoryError, RuntimeError, OSError) as error:
