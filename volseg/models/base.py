@@ -47,6 +47,13 @@ class Encoding:
         """(name, value) pairs for the provenance, such as the window that was chosen and why."""
         return ()
 
+    def warm_up(self, progress: ProgressCallback | None = None) -> None:
+        """Does now what the first prompt would otherwise wait for and no prompt can change; may do nothing.
+
+        Raises:
+            Cancelled: ``progress`` asked to stop.
+        """
+
     def close(self) -> None:
         """Frees caches; the encoding cannot be used afterwards."""
 

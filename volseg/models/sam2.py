@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 from volseg.data.object_mask import ObjectMask
 from volseg.errors import ModelError
+from volseg.inferers.slices.crop import Crop
+from volseg.inferers.slices.view import SliceView
 from volseg.models.base import Encoding, Model, PartialCallback
 from volseg.models.card import ModelCard
 from volseg.models.options import EncodeOptions
-from volseg.progress import ProgressCallback
+from volseg.progress import ProgressCallback, report
 from volseg.prompts import PromptKind, PromptSet
 
 if TYPE_CHECKING:
@@ -42,6 +44,14 @@ class Sam2Encoding(Encoding):
         window = self.slices.window
         plane = () if self.options.plane is None else (("plane", str(self.options.plane)),)
         return (("window", f"{window.low:g},{window.high:g} ({window.reason})"), *plane)
+
+    def warm_up(self, progress: ProgressCallback | None = None) -> None:
+        """Chooses the window and encodes the middle slice, which also wakes the network's libraries."""
+        report(progress, 0.0, "choosing the window")
+        view = SliceView.of(self.grid, self.options.plane or self.grid.acquisition_plane())
+        source = self.slices.source(view, Crop.whole(view.slice_shape))
+        report(progress, 0.5, "encoding the middle slice")
+        source.features([view.count // 2])
 
     def close(self) -> None:
         """See ``Encoding.close``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from volseg.data.labelmap import OverlapPolicy
@@ -133,6 +133,20 @@ class Document:
             after, entry_id = self._with_prompt(self.state, object_id, prompt)
             self._push(after)
             return entry_id
+
+    def add_prompts_to(self, object_id: int, prompts: Sequence[Prompt]) -> tuple[int, ...]:
+        """Adds several prompts to an object in one change; see ``add_prompt``.
+
+        Returns:
+            Their entry ids.
+        """
+        with self._state_lock:
+            after, ids = self.state, []
+            for prompt in prompts:
+                after, entry_id = self._with_prompt(after, object_id, prompt)
+                ids.append(entry_id)
+            self._push(after)
+            return tuple(ids)
 
     def add_prompts(self, prompts: PromptSet) -> None:
         """Adds whole objects with their prompts, such as those of a prompt file, in one change.

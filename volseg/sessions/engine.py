@@ -82,7 +82,7 @@ class LocalEngine:
 
     def encode(self, options: EncodeOptions, progress: ProgressCallback | None = None) -> None:
         """See ``Engine.encode``."""
-        self._encoding_for(options, progress)
+        self._encoding_for(options, progress).warm_up(progress)
 
     def segment(
         self,

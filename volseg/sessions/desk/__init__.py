@@ -1,0 +1,51 @@
+"""A session that computes in the background: what windows for annotators stand on. Knows no window toolkit.
+
+`Desk` drives one session in a thread of its own and tells a listener what happens. `LabelCanvas` is the picture of all
+objects that a viewer shows.
+"""
+
+from volseg.sessions.desk.autosave import Autosave, FoundAutosave
+from volseg.sessions.desk.canvas import LabelCanvas
+from volseg.sessions.desk.command import segment_command
+from volseg.sessions.desk.correction import correction_prompts
+from volseg.sessions.desk.desk import Desk
+from volseg.sessions.desk.events import (
+    Autosaved,
+    Connected,
+    DeskEvent,
+    Disconnected,
+    Exported,
+    Failed,
+    Idle,
+    ObjectSummary,
+    Opened,
+    Painted,
+    Saved,
+    StateChanged,
+    Working,
+)
+from volseg.sessions.desk.worklist import Worklist, WorklistCase
+
+__all__ = [
+    "Autosave",
+    "Autosaved",
+    "Connected",
+    "Desk",
+    "DeskEvent",
+    "Disconnected",
+    "Exported",
+    "Failed",
+    "FoundAutosave",
+    "Idle",
+    "LabelCanvas",
+    "ObjectSummary",
+    "Opened",
+    "Painted",
+    "Saved",
+    "StateChanged",
+    "Working",
+    "Worklist",
+    "WorklistCase",
+    "correction_prompts",
+    "segment_command",
+]
