@@ -18,8 +18,11 @@ from volseg.training.calibrate import SCORE_BIAS
 from volseg.training.cases import find_cases
 from volseg.training.config import Precision, ScheduleConfig, TrainConfig
 from volseg.training.ema import WeightAverage
-from volseg.training.export import LOG, WEIGHTS
-from volseg.training.run import learning_rate, read_weights, train
+from volseg.training.export import CARD, WEIGHTS
+from volseg.training.pace import learning_rate
+from volseg.training.record import LOG
+from volseg.training.run import train
+from volseg.training.start import read_start
 from volseg.training.steps import clip_step, image_step
 from volseg.training.validate import Validator, dice, ellipse
 from volseg.training.volume import TrainingVolume, read_volume
@@ -74,7 +77,9 @@ def test_image_steps_reach_encoder_prompts_and_decoder(network: Sam2Network, tin
 def test_clip_steps_train_memory(network: Sam2Network, tiny_config: TrainConfig) -> None:
     frames, targets = disc_frames(2, 4)
     for step in range(3):
-        tally = clip_step(network, frames, targets, prompt_rng(tiny_config, step), Precision.FLOAT32)
+        tally = clip_step(
+            network, frames, targets, torch.ones(2), torch.full((2,), torch.nan), prompt_rng(tiny_config, step), Precision.FLOAT32
+        )
         tally.mean().backward()
     assert "dice tracked" in tally.numbers()
     assert not parts_without_gradient(network) & {"memory_attention", "memory_encoder", "object_pointer_proj"}
@@ -161,11 +166,11 @@ def test_a_run_that_was_stopped_goes_on_exactly(data_folder: Path, tiny_config: 
     assert [(entry["kind"], entry["step"]) for entry in entries] == [("train", 2), ("train", 4), ("final", 4)]
     scores = entries[-1]
     assert {"scans ellipse", "scans box", "scans blank box", "scans click", "scans 3D box"} <= set(scores)
-    card = json.loads((tmp_path / "whole/card.json").read_text())
+    card = json.loads((tmp_path / "whole" / CARD).read_text())
     assert card["held_out_patients"] == ["P3"]
     assert card["steps"] == 4
     assert card["frame_format"]["channels"] == "neighbours"
-    network = Sam2Network(tiny_config.spec, read_weights(tmp_path / "whole" / WEIGHTS))
+    network = Sam2Network(tiny_config.spec, read_start(tmp_path / "whole").state)
     for name, value in whole["average"]["average"].items():
         expected = value - scores["presence shift"] if name == SCORE_BIAS else value
         torch.testing.assert_close(network.model.state_dict()[name], expected, rtol=2e-3, atol=2e-3)

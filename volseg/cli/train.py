@@ -7,8 +7,11 @@ from typing import Annotated
 
 import typer
 
-from volseg.cli.choices import AUTO
+from volseg.cli.choices import AUTO, one_of
 from volseg.cli.choices import device as check_device
+
+ADAPTATIONS = ("full", "frozen-encoder", "lora")
+START_PANEL = "Starting from trained weights"
 
 
 def train(
@@ -16,18 +19,50 @@ def train(
         Path,
         typer.Option(
             "--data",
-            help="Folder that the configuration's paths start from, or a CSV file: "
-            "id,image,label,modality[,group,patient,split].",
+            help="CSV file of cases: id,image,label,modality[,group,patient,split]; or the folder that the "
+            "configuration's paths start from.",
             exists=True,
         ),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for checkpoints, log and weights.")],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="Folder for checkpoint and log; in the end a bundle, to use as --model."),
+    ],
     config: Annotated[
-        Path | None, typer.Option("--config", help="YAML file; that of sam2-nano if not given.", dir_okay=False)
+        Path | None,
+        typer.Option("--config", help="YAML file; by default that of sam2-nano, or of fine-tuning.", dir_okay=False),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's checkpoint.")] = False,
     weights: Annotated[
-        Path | None, typer.Option("--weights", help="Safetensors to start from; random if not given.", dir_okay=False)
+        str | None,
+        typer.Option(
+            "--weights",
+            metavar="NAME|DIR|FILE",
+            help="Start from a model of 'volseg models list', a bundle, or a SAM 2 weights file; random if not given.",
+            rich_help_panel=START_PANEL,
+        ),
+    ] = None,
+    adapt: Annotated[
+        str | None,
+        typer.Option(
+            metavar="|".join(ADAPTATIONS),
+            help="Train everything, all but the image encoder, or low-rank additions (LoRA). [default: full]",
+            callback=one_of(*ADAPTATIONS),
+            rich_help_panel=START_PANEL,
+        ),
+    ] = None,
+    lora_rank: Annotated[
+        int | None, typer.Option(min=1, help="Rank of LoRA. [default: 8]", rich_help_panel=START_PANEL)
+    ] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(
+            min=64, help="Side of the frames in pixels, if not that of the weights.", rich_help_panel=START_PANEL
+        ),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="At most so many steps.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.1, help="At most so many minutes; then it is scored and written as ever.")
     ] = None,
     device: Annotated[
         str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where to compute.", callback=check_device)
@@ -36,18 +71,22 @@ def train(
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write curves for TensorBoard.")] = False,
 ) -> None:
     """Trains a slice-wise network from labelled volumes; unlabelled voxels count as unknown, not as background."""
-    from volseg.training.config import NANO_CONFIG, read_config
-    from volseg.training.run import read_weights
+    from volseg.training.run import choose_config
     from volseg.training.run import train as run
+    from volseg.training.start import read_start
 
+    if weights is None and (adapt or lora_rank or image_size):
+        raise typer.BadParameter("--adapt, --lora-rank and --image-size need --weights to start from")
+    start = None if weights is None else read_start(weights, image_size=image_size)
+    chosen = choose_config(config, start, adapt=adapt, lora_rank=lora_rank, steps=steps, minutes=minutes)
     path = run(
-        read_config(config or NANO_CONFIG),
+        chosen,
         data,
         output,
         resume=resume,
         device=None if device == AUTO else device,
         workers=workers,
-        weights=None if weights is None else read_weights(weights),
+        start=start,
         tensorboard=tensorboard,
     )
     typer.echo(path)

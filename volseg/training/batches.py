@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from volseg.training.augment import augment
 from volseg.training.config import TrainConfig
+from volseg.training.frames import normalised
 from volseg.training.sampling import MIN_SHOWN, ClipSampler
 from volseg.training.synthetic import GROUP, SyntheticVolumes
 from volseg.training.volume import TrainingVolume
@@ -37,12 +38,18 @@ class TrainingBatch:
         kind: single images (T is 1) or clips.
         frames: [N, T, 3, S, S] from 0 to 1.
         targets: [N, T, S, S] from 0 to 1.
+        step_pixels: [N], see `Clip`.
+        reach: [N], see `Clip`.
+        rank: which process of a distributed run it is for.
     """
 
     step: int
     kind: StepKind
     frames: Tensor
     targets: Tensor
+    step_pixels: Tensor
+    reach: Tensor
+    rank: int = 0
 
 
 class TrainingBatches(Dataset[TrainingBatch]):
@@ -51,10 +58,13 @@ class TrainingBatches(Dataset[TrainingBatch]):
     Args:
         volumes: to train on.
         config: of the run.
+        rank: which process of a distributed run they are for. The processes see the same kind of step at the same time
+            and different samples.
     """
 
-    def __init__(self, volumes: Sequence[TrainingVolume], config: TrainConfig) -> None:
+    def __init__(self, volumes: Sequence[TrainingVolume], config: TrainConfig, rank: int = 0) -> None:
         self._config = config
+        self._rank = rank
         self._sampler = ClipSampler(volumes, config.sampling, config.spec.image_size)
         painted = [volume for volume in volumes if volume.objects]
         self._generator = SyntheticVolumes(config.seed, painted)
@@ -71,11 +81,15 @@ class TrainingBatches(Dataset[TrainingBatch]):
         share = schedule.clip_share[step >= schedule.clip_start * schedule.steps]
         kind = StepKind.CLIPS if rng.random() < share else StepKind.IMAGES
         count, length = (schedule.clips, schedule.clip_frames) if kind is StepKind.CLIPS else (schedule.images, 1)
+        if self._rank:
+            rng = np.random.default_rng([self._config.seed, DRAW_SEED, step, self._rank])
         generated = self._current(step)
         clips = [self._sampler.draw(rng, length, generated) for _ in range(count)]
         frames = torch.from_numpy(np.stack([clip.frames for clip in clips]))
         targets = torch.from_numpy(np.stack([clip.targets for clip in clips]))
-        return TrainingBatch(step, kind, frames, targets)
+        step_pixels = torch.tensor([clip.step_pixels for clip in clips])
+        reach = torch.tensor([clip.reach for clip in clips])
+        return TrainingBatch(step, kind, frames, targets, step_pixels, reach, self._rank)
 
     def _current(self, step: int) -> Sequence[TrainingVolume]:
         """The generated volumes of this step: a window that moves by one every so many steps."""
@@ -111,15 +125,16 @@ def prepared(batch: TrainingBatch, config: TrainConfig, device: torch.device) ->
         Frames [N, T, 3, S, S] and targets [N, T, S, S]; the first frame of each clip shows the object.
     """
     plain_frames, plain_targets = batch.frames.to(device), batch.targets.to(device)
-    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + batch.step * 7 + AUGMENT_SEED)
+    seed = config.seed * 1_000_003 + batch.rank * 15_485_863 + batch.step * 7 + AUGMENT_SEED
+    generator = torch.Generator().manual_seed(seed)
     frames, targets = augment(plain_frames, plain_targets, generator)
     # Augmentation may turn an object out of the frame.
     lost = targets[:, 0].flatten(1).amax(dim=1) < MIN_SHOWN
     if lost.any():
         frames[lost], targets[lost] = plain_frames[lost], plain_targets[lost]
-    return (frames - config.mean) / config.std, targets
+    return normalised(frames, config), targets
 
 
-def prompt_rng(config: TrainConfig, step: int) -> np.random.Generator:
+def prompt_rng(config: TrainConfig, step: int, rank: int = 0) -> np.random.Generator:
     """The chance of a step's prompts."""
-    return np.random.default_rng([config.seed, PROMPT_SEED, step])
+    return np.random.default_rng([config.seed, PROMPT_SEED, step, *([rank] if rank else [])])

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import csv
+import logging
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from volseg.data.modality import Modality
 from volseg.errors import TrainingError
 from volseg.training.config import SourceConfig, TrainConfig
 
+logger = logging.getLogger(__name__)
+
+MIN_PATIENTS = 5
+"""With fewer patients none is held out unless the table says so."""
 PLACEHOLDER = "{case}"
 ARCHIVE_SEPARATOR = "::"
 
@@ -55,11 +63,18 @@ def find_cases(folder: Path, source: SourceConfig) -> tuple[TrainingCase, ...]:
     return tuple(found)
 
 
-def listed_cases(table: Path) -> tuple[tuple[TrainingCase, ...], tuple[TrainingCase, ...]]:
+def listed_cases(
+    table: Path, *, hold_out: float = 0.0, seed: int = 0
+) -> tuple[tuple[TrainingCase, ...], tuple[TrainingCase, ...]]:
     """Training and validation cases of a CSV file.
 
     Columns: ``id``, ``image``, ``label`` (paths, relative ones from the file's folder), ``modality`` (CT, MR or OTHER)
     and, where wanted, ``group``, ``patient`` and ``split`` (``train`` or ``validation``).
+
+    Args:
+        table: the file.
+        hold_out: part of the patients to validate on where no row has a split and there are `MIN_PATIENTS` or more.
+        seed: chooses them.
 
     Raises:
         TrainingError: columns or files are missing, a value cannot be, ids repeat, a patient is on both sides, or there
@@ -96,7 +111,29 @@ def listed_cases(table: Path) -> tuple[tuple[TrainingCase, ...], tuple[TrainingC
         raise TrainingError(f"{table}: ids repeat, or the patients {sorted(both)} are on both sides of the split")
     if not sides["train"]:
         raise TrainingError(f"{table} lists {len(every)} cases and none to train on")
+    if not any(row.get("split") for row in rows):
+        return _held_out(sides["train"], hold_out, seed)
+    if not sides["validation"]:
+        logger.warning("no case of %s is for validation, so nothing will tell how good the result is", table)
     return tuple(sides["train"]), tuple(sides["validation"])
+
+
+def _held_out(
+    cases: Sequence[TrainingCase], part: float, seed: int
+) -> tuple[tuple[TrainingCase, ...], tuple[TrainingCase, ...]]:
+    """Splits off a part of the patients by chance."""
+    patients = sorted({case.patient for case in cases})
+    count = max(1, round(part * len(patients))) if part > 0 and len(patients) >= MIN_PATIENTS else 0
+    if count == 0:
+        logger.warning(
+            "no case is held out for validation (%d patients), so nothing will tell how good the result is; "
+            "give the table a column split with train and validation",
+            len(patients),
+        )
+        return tuple(cases), ()
+    chosen = {patients[int(place)] for place in np.random.default_rng([seed, 11]).permutation(len(patients))[:count]}
+    logger.warning("held out for validation, as the table has no column split: %s", ", ".join(sorted(chosen)))
+    return tuple(c for c in cases if c.patient not in chosen), tuple(c for c in cases if c.patient in chosen)
 
 
 def split_cases(folder: Path, config: TrainConfig) -> tuple[tuple[TrainingCase, ...], tuple[TrainingCase, ...]]:
@@ -111,7 +148,11 @@ def split_cases(folder: Path, config: TrainConfig) -> tuple[tuple[TrainingCase, 
         TrainingError: a source or a validation patient is not there, or nothing is left to train on.
     """
     if folder.is_file():
-        return listed_cases(folder)
+        return listed_cases(folder, hold_out=config.hold_out, seed=config.seed)
+    if not config.sources:
+        raise TrainingError(
+            f"{folder} is a folder, and the configuration names no sources in it; give a CSV file of cases"
+        )
     cases = [case for source in config.sources for case in find_cases(folder, source)]
     missing = set(config.validation) - {case.patient for case in cases}
     if missing:

@@ -11,10 +11,13 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from volseg.data.modality import Modality
 from volseg.errors import TrainingError
+from volseg.inferers.slices.frames import Channels, FrameFormat
 from volseg.networks.sam2.config import Sam2Spec
 
 NANO_CONFIG = Path(__file__).parent / "sam2_nano.yaml"
 """How the shipped sam2-nano was trained, with its validation patients."""
+FINE_TUNE_CONFIG = Path(__file__).parent / "fine_tune.yaml"
+"""How trained weights are taught a few cases more; network and frames are those of the weights."""
 
 
 class Precision(StrEnum):
@@ -23,6 +26,34 @@ class Precision(StrEnum):
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
     """On CUDA everything runs under autocast; on the CPU only the image encoder, where it is faster."""
+
+
+class Adapt(StrEnum):
+    """What of a network is trained."""
+
+    FULL = "full"
+    FROZEN_ENCODER = "frozen-encoder"
+    """Everything above the image encoder."""
+    LORA = "lora"
+    """Low-rank additions to the image encoder, memory attention and mask decoder; see `adapt.adapt_network`."""
+
+
+@dataclass(frozen=True)
+class AdaptConfig:
+    """What of a network is trained.
+
+    Attributes:
+        kind: which parts.
+        rank: of the low-rank additions, 1 or more.
+    """
+
+    kind: Adapt = Adapt.FULL
+    rank: int = 8
+
+    def __post_init__(self) -> None:
+        """Refuses a rank that no matrix has."""
+        if self.rank < 1:
+            raise TrainingError(f"the rank of LoRA is {self.rank}; expected 1 or more")
 
 
 @dataclass(frozen=True)
@@ -82,11 +113,13 @@ class ScheduleConfig:
     """How long, and with what step.
 
     Attributes:
-        steps: optimiser steps in all.
+        steps: optimiser steps in all, at most.
+        minutes: the training ends after so many, if its steps are not done before; 0 sets no limit. The learning rate
+            falls with the steps or with the time, whichever is further on.
         steps_per_epoch: after so many steps a checkpoint is written.
         validate_every: epochs between validations.
-        images: single images in a step.
-        clips: clips in a step.
+        images: single images in a step of each process.
+        clips: clips in a step of each process.
         clip_frames: frames of a clip.
         clip_share: part of the steps that are clips, at the start and from ``clip_start`` on.
         clip_start: part of the training after which the second share holds.
@@ -98,6 +131,7 @@ class ScheduleConfig:
     """
 
     steps: int
+    minutes: float = 0.0
     steps_per_epoch: int = 100
     validate_every: int = 10
     images: int = 16
@@ -111,6 +145,14 @@ class ScheduleConfig:
     clip_norm: float = 1.0
     ema_decay: float = 0.999
 
+    def __post_init__(self) -> None:
+        """Refuses a schedule without a step."""
+        if min(self.steps, self.steps_per_epoch, self.validate_every) < 1 or self.minutes < 0:
+            raise TrainingError(
+                f"steps {self.steps}, steps_per_epoch {self.steps_per_epoch}, validate_every {self.validate_every} and "
+                f"minutes {self.minutes:g}: expected at least 1 of each, and 0 minutes or more"
+            )
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -122,8 +164,12 @@ class TrainConfig:
         validation: patients that are never trained on.
         sampling: how often what is shown.
         schedule: how long.
-        mean: subtracted from intensities in [0, 1].
-        std: divides them afterwards.
+        mean: subtracted from intensities in [0, 1], per channel or one number for all.
+        std: divides them afterwards, likewise.
+        channels: what the three channels show.
+        adapt: what of the network is trained.
+        hold_out: part of the patients of a table that are held out for validation where it says nothing of a split.
+        calibrate: shift the presence score in the end, see `calibrate.calibrate_presence`.
         seed: of everything random.
         precision: arithmetic of the forward pass.
         validation_slices: slices a group that a validation scores.
@@ -135,28 +181,47 @@ class TrainConfig:
     validation: tuple[str, ...]
     sampling: SamplingConfig
     schedule: ScheduleConfig
-    mean: float = 0.5
-    std: float = 0.25
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.25, 0.25, 0.25)
+    channels: Channels = Channels.NEIGHBOURS
+    adapt: AdaptConfig = AdaptConfig()
+    hold_out: float = 0.2
+    calibrate: bool = True
     seed: int = 0
     precision: Precision = Precision.BFLOAT16
     validation_slices: int = 40
     validation_cases: int = 6
 
+    @property
+    def frames(self) -> FrameFormat:
+        """How the network is shown its images."""
+        return FrameFormat(self.spec.image_size, self.channels, self.mean, self.std)
+
 
 Built = TypeVar("Built")
 
 
-def read_config(path: Path) -> TrainConfig:
+def read_config(
+    path: Path, *, below: Mapping[str, Any] = MappingProxyType({}), above: Mapping[str, Any] = MappingProxyType({})
+) -> TrainConfig:
     """Reads a training configuration; see ``read_settings``."""
-    return read_settings(path, TrainConfig)
+    return read_settings(path, TrainConfig, below=below, above=above)
 
 
-def read_settings(path: Path, kind: type[Built]) -> Built:
+def read_settings(
+    path: Path,
+    kind: type[Built],
+    *,
+    below: Mapping[str, Any] = MappingProxyType({}),
+    above: Mapping[str, Any] = MappingProxyType({}),
+) -> Built:
     """Reads a dataclass from a YAML file.
 
     Args:
         path: the file.
         kind: a dataclass; every setting is checked by its annotation.
+        below: settings that hold where the file says nothing.
+        above: settings that hold whatever the file says.
 
     Raises:
         TrainingError: the file is missing, is no YAML mapping, or holds unknown, missing or misshapen settings.
@@ -167,7 +232,18 @@ def read_settings(path: Path, kind: type[Built]) -> Built:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise TrainingError(f"{path} is not a readable YAML file: {error}") from error
-    return _build(kind, values, path.name)
+    if not isinstance(values, dict):
+        raise TrainingError(f"{path.name} is {values!r:.80}; expected settings by name")
+    return _build(kind, _over(above, _over(values, below)), path.name)
+
+
+def _over(values: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of ``others``, replaced or completed by those of ``values``. A whole network is replaced, not mixed."""
+    merged = dict(others)
+    for name, value in values.items():
+        nested = isinstance(value, Mapping) and isinstance(merged.get(name), Mapping) and name != "spec"
+        merged[name] = _over(value, merged[name]) if nested else value
+    return merged
 
 
 def _build(kind: type[Built], values: Any, where: str) -> Built:
@@ -194,6 +270,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return _build(hint, value, where)  # type: ignore[arg-type]
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is tuple:
+        if arguments == (float, float, float) and isinstance(value, int | float) and not isinstance(value, bool):
+            value = [value] * 3  # one number for all channels
         if not isinstance(value, list):
             raise TrainingError(f"{where} is {value!r}; expected a list")
         if arguments[-1] is not Ellipsis and len(value) != len(arguments):

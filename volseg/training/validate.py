@@ -18,6 +18,7 @@ from volseg.networks.sam2.features import FrameFeatures
 from volseg.networks.sam2.network import Sam2Network
 from volseg.training import prompts
 from volseg.training.config import TrainConfig
+from volseg.training.frames import normalised
 from volseg.training.sampling import Clip, cut_clip
 from volseg.training.steps import full_size
 from volseg.training.volume import PlaneSlices, TrainingVolume, VolumeObject
@@ -119,7 +120,8 @@ class Validator:
 
         corners = scene.crop.to_frame_xy(scene.box_rc.reshape(2, 2) + np.array([[-0.5], [0.5]]), side)
         (x0, y0), (x1, y1) = corners.tolist()
-        source = FeatureCache(network, load, len(slices.voxels), key="validation", byte_budget=0)
+        step = scene.crop.step_pixels(slices.spacing_mm, side)
+        source = FeatureCache(network, load, len(slices.voxels), key="validation", byte_budget=0, step_pixels=step)
         request = TrackRequest({scene.index: FramePrompts.box(x0, y0, x1, y1)})
         track = Tracker(network, source).track({1: request})[1]
         truth = scene.item.mask(slices.labels)
@@ -198,7 +200,7 @@ def _crop_around(slices: PlaneSlices, box_rc: NDArray[np.int32]) -> Crop:
 
 
 def _normalised(clip: Clip, config: TrainConfig) -> Tensor:
-    return (torch.from_numpy(clip.frames) - config.mean) / config.std
+    return normalised(torch.from_numpy(clip.frames), config)
 
 
 def _answer(

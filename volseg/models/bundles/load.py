@@ -63,7 +63,7 @@ def open_bundle(
     bundle = read_bundle(folder)
     tracking = settings_from_json(TrackSettings, bundle.tracking, "tracking")
     target = choose_device(device)
-    state = _weights(folder, bundle)
+    state = {key: tensor.float() for key, tensor in bundle_weights(folder, bundle).items()}  # halves are for storage
     try:
         network = Sam2Network(bundle.network, state)
     except ModelError as error:
@@ -112,7 +112,12 @@ def load_bundle(folder: Path, *, device: str = "auto", trust: bool = False) -> M
     return open_bundle(folder, device)
 
 
-def _weights(folder: Path, bundle: Sam2Bundle) -> Mapping[str, Tensor]:
+def bundle_weights(folder: Path, bundle: Sam2Bundle) -> Mapping[str, Tensor]:
+    """The weights of a bundle in their stored precision, checked against its metadata.
+
+    Raises:
+        ModelError: they are missing, damaged, changed, or no safetensors.
+    """
     path = weights_path(folder, bundle.weights.file)
     found = file_sha256(path)
     if found != bundle.weights.sha256:
@@ -122,8 +127,7 @@ def _weights(folder: Path, bundle: Sam2Bundle) -> Mapping[str, Tensor]:
         )
     if file_format(path) is not FileFormat.SAFETENSORS:
         raise ModelError(f"{path} is not safetensors; convert it with 'volseg models convert'")
-    # half precision is for storage only
-    return {key: tensor.float() for key, tensor in read_state_dict(path).items()}
+    return read_state_dict(path)
 
 
 def _run_configs(folder: Path, device: str) -> Model:

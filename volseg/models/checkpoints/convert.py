@@ -64,6 +64,11 @@ def frame_format(spec: Sam2Spec) -> FrameFormat:
     return FrameFormat(spec.image_size)
 
 
+def default_zoom(spec: Sam2Spec) -> ZoomSettings:
+    """How a network of this kind is zoomed."""
+    return NANO_ZOOM if spec.variant is Sam2Variant.NANO else ZoomSettings()
+
+
 def convert_checkpoint(
     source: str | Path,
     folder: str | Path,
@@ -97,15 +102,40 @@ def convert_checkpoint(
     """
     checkpoint = inspect_checkpoint(source, image_size=image_size or (known.spec.image_size if known else None))
     checkpoint.require_complete()
+    folder = Path(folder)
+    bundle = describe_checkpoint(checkpoint, name or folder.name, license=license, known=known, revision=revision)
+    if name is not None:
+        bundle = replace(bundle, identity=replace(bundle.identity, name=name))
+    if check_license is not None:
+        check_license(bundle.license)
+    return write_bundle(folder, bundle, _sound(checkpoint), overwrite=overwrite)
+
+
+def describe_checkpoint(
+    checkpoint: Checkpoint,
+    name: str,
+    *,
+    license: License | None = None,
+    known: KnownModel | None = None,
+    revision: str | None = None,
+) -> Sam2Bundle:
+    """What a bundle with the weights of a checkpoint would say, but for the hash of its own file.
+
+    Args:
+        checkpoint: the file.
+        name: what the model is called if it is no public one.
+        license: terms of the weights; None takes the known checkpoint's, else they count as unknown.
+        known: the public checkpoint that the file was fetched as; None goes by its hash.
+        revision: the commit it was fetched at, if not the pinned one.
+
+    Raises:
+        ModelError: the file is of another network than the public checkpoint.
+    """
     known = known or checkpoint.known
     if known is not None and replace(known.spec, image_size=checkpoint.spec.image_size) != checkpoint.spec:
-        raise ModelError(f"{source} is {checkpoint.title}, but {known.name} is {network_title(known.spec)}")
-    terms = license or (known.license if known else UNKNOWN_LICENSE)
-    if check_license is not None:
-        check_license(terms)
-    folder = Path(folder)
+        raise ModelError(f"{checkpoint.path} is {checkpoint.title}, but {known.name} is {network_title(known.spec)}")
     identity = Identity(
-        name=name or (known.name if known else folder.name),
+        name=known.name if known else name,
         version="1.0.0",
         summary=known.summary if known else f"{checkpoint.title}, converted from {checkpoint.path.name}.",
         modalities=tuple(sorted(known.modalities)) if known else tuple(Modality),
@@ -113,16 +143,15 @@ def convert_checkpoint(
     origin = Origin(file=checkpoint.path.name, sha256=checkpoint.sha256)
     if known is not None:
         origin = replace(origin, repository=known.repository, revision=revision or known.revision)
-    bundle = Sam2Bundle(
+    return Sam2Bundle(
         identity=identity,
-        license=terms,
+        license=license or (known.license if known else UNKNOWN_LICENSE),
         weights=Weights(WEIGHTS_FILE, ""),
         network=checkpoint.spec,
         frames=frame_format(checkpoint.spec),
-        zoom=NANO_ZOOM if checkpoint.spec.variant is Sam2Variant.NANO else ZoomSettings(),
+        zoom=default_zoom(checkpoint.spec),
         origin=origin,
     )
-    return write_bundle(folder, bundle, _sound(checkpoint), overwrite=overwrite)
 
 
 def download_model(
