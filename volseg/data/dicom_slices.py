@@ -170,10 +170,20 @@ def slice_headers(path: Path) -> tuple[SliceHeader, ...]:
             return ()
         if syntax is None:
             raise ImageReadError(f"{path}: damaged DICOM file: its transfer syntax is missing")
-        return tuple(
-            _slice_header(path, dataset, attributes, index, compressed=syntax.is_compressed)
-            for index, attributes in enumerate(_frame_attributes(path, dataset))
-        )
+        return frame_headers(path, dataset)
+
+
+def frame_headers(path: Path, dataset: Any) -> tuple[SliceHeader, ...]:
+    """The headers of the slices in a file that is already parsed, in the file's order.
+
+    Raises:
+        ImageReadError: it does not describe all of its frames.
+    """
+    compressed = dataset.file_meta.TransferSyntaxUID.is_compressed
+    return tuple(
+        _slice_header(path, dataset, attributes, index, compressed=compressed)
+        for index, attributes in enumerate(_frame_attributes(path, dataset))
+    )
 
 
 def _frame_attributes(path: Path, dataset: Any) -> list[list[Any]]:

@@ -17,6 +17,8 @@ class FileFormat(StrEnum):
     SEG_NRRD = "3D Slicer segmentation"
     METAIMAGE = "MetaImage"
     DICOM = "DICOM series"
+    DICOM_SEG = "DICOM segmentation"
+    RTSTRUCT = "DICOM structure set"
 
 
 _READABLE = {
