@@ -42,14 +42,20 @@ class Ranks:
         return self.rank == 0
 
     def mean_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replaces gradients by their mean over all processes; one that is missing counts as zero.
+        """Replaces gradients by their mean over all processes.
+
+        A gradient that some processes lack counts as zero there; one that all lack stays missing, so that the optimiser
+        leaves the weight alone as it does with one process.
 
         Args:
             parameters: in the same order in every process.
         """
-        if self.count == 1:
+        trained = [one for one in parameters if one.requires_grad]
+        if self.count == 1 or not trained:
             return
-        for parcel in _parcels([one for one in parameters if one.requires_grad]):
+        there = torch.tensor([one.grad is not None for one in trained], dtype=torch.int32, device=trained[0].device)
+        torch.distributed.all_reduce(there)
+        for parcel in _parcels([one for one, count in zip(trained, there.tolist(), strict=True) if count]):
             flat = torch.cat([_gradient(one).reshape(-1) for one in parcel])
             torch.distributed.all_reduce(flat)
             flat /= self.count
