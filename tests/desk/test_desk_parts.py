@@ -118,3 +118,30 @@ def test_a_damaged_worklist_is_refused(tmp_path):
     (tmp_path / "volseg" / "worklist.json").write_text('{"done": 3}')
     with pytest.raises(SessionError, match="no worklist"):
         Worklist(tmp_path)
+
+
+def test_old_encodings_make_room(tmp_path):
+    import os
+
+    from volseg.sessions.desk.opening import prune
+
+    for number in range(4):
+        path = tmp_path / "image" / f"{number}.bin"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(bytes(100))
+        os.utime(path, (1000 + number, 1000 + number))
+    prune(tmp_path, 250)
+    assert sorted(path.name for path in tmp_path.rglob("*.bin")) == ["2.bin", "3.bin"]
+
+
+def test_a_label_map_turns_without_moving():
+    from phantom import centroids_ras_mm, make_phantom
+
+    from volseg.data.labelmap import LabelMap
+
+    phantom = make_phantom("RAS", oblique=True)
+    labelmap = LabelMap(phantom.grid, (phantom.array.astype(np.uint8),), ())
+    for axcodes in ("LPS", "SPL", "IAR"):
+        turned = labelmap.reoriented(axcodes)
+        assert turned.grid.axcodes == axcodes
+        phantom.check(centroids_ras_mm(turned.array, turned.grid.affine_ras))

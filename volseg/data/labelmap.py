@@ -154,6 +154,18 @@ class LabelMap:
             np.copyto(flat, layer, where=layer != 0)
         return LabelMap(self.grid, (flat,), tuple(replace(label, layer=0) for label in self.labels), self.provenance)
 
+    def reoriented(self, axcodes: str) -> LabelMap:
+        """The same labels with axes permuted and flipped so that they run towards ``axcodes``; nothing is copied.
+
+        Raises:
+            GeometryError: ``axcodes`` does not name each of the three directions once.
+        """
+        matrix = self.grid.reorientation(axcodes)[:3, :3]
+        order = np.abs(matrix).argmax(axis=0)
+        flips = tuple(axis for axis in range(3) if matrix[order[axis], axis] < 0)
+        layers = tuple(np.flip(layer.transpose(*order), flips) for layer in self.layers)
+        return LabelMap(self.grid.reoriented(axcodes), layers, self.labels, self.provenance)
+
     @classmethod
     def from_masks(
         cls,

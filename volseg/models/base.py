@@ -7,6 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
@@ -103,6 +104,10 @@ class Model(ABC):
             Cancelled: ``progress`` asked to stop.
             VolsegError: the image or the options do not fit the model.
         """
+
+    def keep_encodings(self, folder: Path) -> None:
+        """Keeps what later encodings compute in ``folder``, for other sessions on the same image; may do nothing."""
+        logger.debug("model %s keeps no encodings in %s", self.card.name, folder)
 
     @abstractmethod
     def _segment(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from volseg.data.object_mask import ObjectMask
@@ -88,6 +89,10 @@ class Sam2Model(Model):
             chosen.modality or self.inferer.modality,
         )
         return Sam2Encoding(image, chosen, inferer, inferer.encode(image, self.network))
+
+    def keep_encodings(self, folder: Path) -> None:
+        """See ``Model.keep_encodings``: encoded slices."""
+        self.inferer.spill_folder = folder
 
     def _segment(
         self,

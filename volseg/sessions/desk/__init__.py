@@ -4,7 +4,7 @@
 objects that a viewer shows.
 """
 
-from volseg.sessions.desk.autosave import Autosave, FoundAutosave
+from volseg.sessions.desk.autosave import Autosave, FoundAutosave, autosave_folder
 from volseg.sessions.desk.canvas import LabelCanvas
 from volseg.sessions.desk.command import segment_command
 from volseg.sessions.desk.correction import correction_prompts
@@ -24,7 +24,8 @@ from volseg.sessions.desk.events import (
     StateChanged,
     Working,
 )
-from volseg.sessions.desk.worklist import Worklist, WorklistCase
+from volseg.sessions.desk.opening import local_session
+from volseg.sessions.desk.worklist import Worklist, WorklistCase, holds_dicom
 
 __all__ = [
     "Autosave",
@@ -46,6 +47,9 @@ __all__ = [
     "Working",
     "Worklist",
     "WorklistCase",
+    "autosave_folder",
     "correction_prompts",
+    "holds_dicom",
+    "local_session",
     "segment_command",
 ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,12 +26,10 @@ MAX_AT_ONCE = 100
 
 
 def autosave_folder() -> Path:
-    """The folder for autosaves: ``$VOLSEG_CACHE/sessions``, or ``volseg/sessions`` in the user's cache folder."""
-    chosen = os.environ.get("VOLSEG_CACHE")
-    if chosen:
-        return Path(chosen) / "sessions"
-    base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
-    return (Path(base) if base else Path.home() / ".cache") / "volseg" / "sessions"
+    """Where autosaves lie: ``sessions`` in volseg's cache folder."""
+    from volseg.models.checkpoints.store import cache_folder
+
+    return cache_folder() / "sessions"
 
 
 @dataclass(frozen=True)

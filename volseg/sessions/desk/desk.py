@@ -84,7 +84,7 @@ class Desk:
         self._cancelled = threading.Event()
         self._changed = threading.Event()
         self._unsaved = threading.Event()
-        self._exports: queue.SimpleQueue[Path] = queue.SimpleQueue()
+        self._exports: queue.SimpleQueue[tuple[Path, str | None]] = queue.SimpleQueue()
         self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
         self._saved_state: SessionState | None = None
         self._masks: dict[int, tuple[ObjectResult | None, ObjectMask]] = {}
@@ -220,10 +220,15 @@ class Desk:
         """Runs a change of the session that takes longer than a window may wait; ``Failed`` tells its errors."""
         self._tasks.put(task)
 
-    def export(self, path: str | Path) -> None:
-        """Computes all masks exactly and writes the label map; ``Exported`` or ``Failed`` follows."""
+    def export(self, path: str | Path, axcodes: str | None = None) -> None:
+        """Computes all masks exactly and writes the label map; ``Exported`` or ``Failed`` follows.
+
+        Args:
+            path: see ``write_labelmap``.
+            axcodes: writes voxels in this order, such as that of the file the image came from; None keeps the image's.
+        """
         self._cancelled.clear()
-        self._exports.put(Path(path))
+        self._exports.put((Path(path), axcodes))
         self._changed.set()
 
     def close(self, timeout_s: float | None = 5.0) -> None:
@@ -293,14 +298,14 @@ class Desk:
         if self._cancelled.is_set():
             return False
         try:
-            path = self._exports.get_nowait()
+            path, axcodes = self._exports.get_nowait()
         except queue.Empty:
             object_id = self._wanted(session)
             if object_id is None:
                 return False
             self._predict_object(session, object_id)
         else:
-            self._export(session, path)
+            self._export(session, path, axcodes)
         return True
 
     def _wanted(self, session: Session) -> int | None:
@@ -377,7 +382,7 @@ class Desk:
                 break
         self._tell(Connected())
 
-    def _export(self, session: Session, path: Path) -> None:
+    def _export(self, session: Session, path: Path, axcodes: str | None) -> None:
         from volseg.data import write_labelmap
 
         def progress(fraction: float, text: str) -> bool:
@@ -387,7 +392,7 @@ class Desk:
         try:
             labelmap = session.predict(progress, exact=True)
             self._paint()
-            write_labelmap(labelmap, path)
+            write_labelmap(labelmap if axcodes is None else labelmap.reoriented(axcodes), path)
         except Cancelled:
             self._tell(Idle(cancelled=True))
         except Exception as error:

@@ -108,7 +108,7 @@ def _case_name(path: Path) -> str | None:
     if name.startswith((".", PARTIAL_PREFIX)):
         return None
     if path.is_dir():
-        return name if _holds_dicom(path) else None
+        return name if holds_dicom(path) else None
     lower = name.lower()
     if lower.endswith(NOT_IMAGES) or not path.is_file():
         return None
@@ -116,7 +116,7 @@ def _case_name(path: Path) -> str | None:
     return None if suffix is None else name[: -len(suffix)]
 
 
-def _holds_dicom(folder: Path) -> bool:
+def holds_dicom(folder: Path) -> bool:
     """Whether a file in the folder or below has the DICOM magic number; looks at the first file of each folder."""
     for root, folders, files in os.walk(folder):
         folders.sort()
