@@ -34,6 +34,7 @@ class ReferenceObject:
         truth: its voxels, on the image's grid; never empty.
         phrase: the words that ask for it.
         box_ijk: the archive's own box, first and last voxel [2, 3], where it has one.
+        instances: its instances, where they are to be told apart; scores are then those of instances.
     """
 
     object_id: int
@@ -41,6 +42,7 @@ class ReferenceObject:
     truth: ObjectMask
     phrase: str = ""
     box_ijk: NDArray[np.int64] | None = None
+    instances: tuple[ObjectMask, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,6 +30,7 @@ class Row:
             where the object ends would get.
         slices_past_end: slices of the acquisition plane by which the answer runs past each end, mean of both; nan
             where it is empty.
+        f1: of instances at IoU 0.5, where the protocol tells them apart; ``dice`` is then that of matched pairs.
         truth_ml: volume of the reference.
         answer_ml: volume of the answer.
         seconds: wall time of the step.
@@ -51,6 +52,7 @@ class Row:
     nsd: float = 0.0
     dice_in_extent: float = 0.0
     slices_past_end: float = math.nan
+    f1: float = math.nan
     truth_ml: float = 0.0
     answer_ml: float = 0.0
     seconds: float = 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from volseg.data.modality import Modality
 from volseg.errors import Cancelled, EvaluationError
 from volseg.evaluation.cases import EvaluationCase
 from volseg.evaluation.identity import Identity, claim_folder
+from volseg.evaluation.instances import instance_scores
 from volseg.evaluation.placement import acquisition_axis
 from volseg.evaluation.protocols.base import Answer, Dialogue, Protocol
 from volseg.evaluation.reference import (
@@ -228,14 +230,18 @@ def _row(item: _Checked, answer: Answer) -> Row:
     truth, axis = answer.item.truth, acquisition_axis(answer.item.truth.grid)
     past = slices_past_ends(answer.mask, truth, axis)
     last = answer.prompts[-1] if answer.prompts else None
+    overlap, f1 = dice(answer.mask, truth), math.nan
+    if answer.item.instances:
+        f1, overlap = instance_scores(answer.mask.full(), answer.item.instances)
     return replace(
         _failed(item, answer.item, answer.step, ""),
         prompt="" if last is None else f"{'+' if last.positive else '-'}{last.kind}",
         prompts=len(answer.prompts),
-        dice=dice(answer.mask, truth),
+        dice=overlap,
+        f1=f1,
         nsd=surface_dice(answer.mask, truth),
         dice_in_extent=dice(within_extent(answer.mask, truth, axis), truth),
-        slices_past_end=float("nan") if past is None else past,
+        slices_past_end=math.nan if past is None else past,
         answer_ml=answer.mask.volume_ml,
         seconds=answer.cost.seconds,
         peak_mib=answer.cost.peak_mib,

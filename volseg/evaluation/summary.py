@@ -83,6 +83,7 @@ def _summarise_step(rows: list[Row], seed: int) -> dict[str, Any]:
         "nsd": mean(_nsd),
         "dice_in_extent": mean(lambda row: row.dice_in_extent),
         "slices_past_end": mean(lambda row: row.slices_past_end),
+        "f1": mean(lambda row: row.f1),
         "seconds": mean(lambda row: row.seconds),
         "seconds_median": round(float(np.median([row.seconds for row in rows])), 4),
         "peak_mib": round(max(row.peak_mib for row in rows), 1),

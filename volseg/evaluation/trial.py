@@ -7,6 +7,9 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+import numpy as np
+
+from volseg.data.object_mask import ObjectMask
 from volseg.evaluation.cost import Cost, measured
 from volseg.evaluation.protocols.base import Answer
 from volseg.evaluation.reference import ReferenceObject
@@ -60,6 +63,10 @@ class Trial:
     def repeat(self, answer: Answer, step: str) -> Answer:
         """An earlier answer that nothing was said against; it costs nothing."""
         return replace(answer, step=step, cost=Cost(0.0, answer.cost.peak_mib, answer.cost.gpu_peak_mib))
+
+    def nothing(self, item: ReferenceObject, step: str) -> Answer:
+        """The empty answer of a step at which nothing can be said."""
+        return Answer(item, step, (), ObjectMask.of(item.object_id, item.truth.grid, np.zeros((1, 1, 1), bool)), Cost())
 
     def __enter__(self) -> Self:
         """Returns itself."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from volseg.errors import EvaluationError
 from volseg.evaluation.protocols.base import Protocol
+from volseg.evaluation.protocols.cvpr25 import Cvpr25Interactive
+from volseg.evaluation.protocols.cvpr25_text import Cvpr25Text
+from volseg.evaluation.protocols.nninteractive import NnInteractiveLike
 from volseg.evaluation.protocols.static import Static
 
-PROTOCOLS: tuple[type[Protocol], ...] = (Static,)
+PROTOCOLS: tuple[type[Protocol], ...] = (Static, Cvpr25Interactive, Cvpr25Text, NnInteractiveLike)
 
 
 def find_protocol(name: str) -> Protocol:
