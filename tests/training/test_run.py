@@ -77,9 +77,8 @@ def test_image_steps_reach_encoder_prompts_and_decoder(network: Sam2Network, tin
 def test_clip_steps_train_memory(network: Sam2Network, tiny_config: TrainConfig) -> None:
     frames, targets = disc_frames(2, 4)
     for step in range(3):
-        tally = clip_step(
-            network, frames, targets, torch.ones(2), torch.full((2,), torch.nan), prompt_rng(tiny_config, step), Precision.FLOAT32
-        )
+        travel = torch.ones(2), torch.full((2,), torch.nan)
+        tally = clip_step(network, frames, targets, *travel, prompt_rng(tiny_config, step), Precision.FLOAT32)
         tally.mean().backward()
     assert "dice tracked" in tally.numbers()
     assert not parts_without_gradient(network) & {"memory_attention", "memory_encoder", "object_pointer_proj"}

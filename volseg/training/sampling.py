@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,8 @@ MIN_SHOWN = 0.1
 BEYOND_END = 0.35
 """Part of the clips that are made to run past the last slice; with those that do so by chance, a quarter of all frames
 lie there."""
+TOLD_END = 0.25
+"""Part of the clips in which the network is told where the object ends, as by a 3D box."""
 DOUBLE_STEP = 0.2
 """Part of the clips that show every other slice."""
 
@@ -33,10 +36,14 @@ class Clip:
     Attributes:
         frames: [T, 3, S, S] float32 from 0 to 1, not yet normalised: the slice before, the slice, the slice after.
         targets: [T, S, S] float32, the part of each pixel that is the object.
+        step_pixels: distance between the frames, in their pixels.
+        reach: frames from the first one to the object's end, if the network is to be told; else NaN.
     """
 
     frames: NDArray[np.float32]
     targets: NDArray[np.float32]
+    step_pixels: float
+    reach: float = math.nan
 
 
 def cut_clip(
@@ -77,7 +84,9 @@ def cut_clip(
     )[:, 0].numpy()
     place_of = {index: place for place, index in enumerate(wanted)}
     order = [[place_of[max(0, i - 1)], place_of[i], place_of[min(count - 1, i + 1)]] for i in indices]
-    return Clip(resized[np.array(order)], resized[len(wanted) :])
+    apart = abs(indices[1] - indices[0]) if len(indices) > 1 else 1
+    step_pixels = apart * crop.step_pixels(slices.spacing_mm, size)
+    return Clip(resized[np.array(order)], resized[len(wanted) :], step_pixels)
 
 
 class ClipSampler:
@@ -126,7 +135,8 @@ class ClipSampler:
             clip = cut_clip(slices, item, indices, crop, draw_window(rng, volume.modality), self._size)
             # Rounding and stretching may push an object of a pixel or two out of the crop.
             if clip.targets[0].max() >= MIN_SHOWN:
-                return clip
+                told = frames > 1 and rng.random() < TOLD_END
+                return replace(clip, reach=_reach(indices, where.indices)) if told else clip
         raise TrainingError(f"no object in {MAX_TRIES} draws lies in {frames} neighbouring slices")
 
     def _plane(self, rng: np.random.Generator, volume: TrainingVolume) -> Plane:
@@ -171,6 +181,12 @@ class ClipSampler:
         size = np.maximum(2, np.round(side_mm * np.array([stretch, 1 / stretch]) / spacing)).astype(int)
         first = np.round(centre - (size - 1) / 2).astype(int)
         return Crop(int(first[0]), int(first[1]), int(size[0]), int(size[1]))
+
+
+def _reach(indices: Sequence[int], occupied: NDArray[np.int32]) -> float:
+    """Frames from the first one to half a frame beyond the last slice that the object is on."""
+    step = indices[1] - indices[0]
+    return float(abs((occupied[-1] if step > 0 else occupied[0]) - indices[0]) / abs(step) + 0.5)
 
 
 CT_WINDOWS = ((-160.0, 240.0), (-150.0, 250.0), (-125.0, 225.0), (-1350.0, 150.0), (-500.0, 1300.0), (-100.0, 500.0))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from volseg.networks.sam2.carry import carried_mask, expected_reach
 from volseg.networks.sam2.features import FrameFeatures, FrameOutput, MemoryRows
 from volseg.networks.sam2.network import MEMORY_BIAS, MEMORY_SCALE, Sam2Network
 from volseg.training import prompts
@@ -104,7 +105,13 @@ def image_step(
 
 
 def clip_step(
-    network: Sam2Network, frames: Tensor, targets: Tensor, rng: np.random.Generator, precision: Precision
+    network: Sam2Network,
+    frames: Tensor,
+    targets: Tensor,
+    step_pixels: Tensor,
+    reach: Tensor,
+    rng: np.random.Generator,
+    precision: Precision,
 ) -> Tally:
     """Prompts the first frame of clips, tracks the others through memory, and corrects some of them.
 
@@ -112,6 +119,8 @@ def clip_step(
         network: in training mode.
         frames: [N, T, 3, S, S], normalised, in the order of tracking.
         targets: [N, T, S, S]; the first frame has the object.
+        step_pixels: [N], see `Clip`.
+        reach: [N], see `Clip`.
         rng: of the prompts.
         precision: of the image encoder.
     """
@@ -123,7 +132,7 @@ def clip_step(
     output = _first_frame(network, at[0], targets[:, 0], masks, rng, tally)
     span = int(rng.integers(length, MAX_POINTER_SPAN + 1)) if rng.random() < 0.3 else MAX_POINTER_SPAN
     tracked = []
-    for frame, answer in enumerate(track_clip(network, at, output, span), 1):
+    for frame, answer in enumerate(track_clip(network, at, output, step_pixels, reach, span), 1):
         tally.add("tracked", frame_loss(answer, targets[:, frame]))
         tracked.append(answer.low_res_logits.detach())
     corrected = int(rng.integers(1, length))
@@ -143,7 +152,12 @@ def frames_of_clips(encoded: FrameFeatures, count: int, length: int) -> list[Fra
 
 
 def track_clip(
-    network: Sam2Network, at: Sequence[FrameFeatures], output: FrameOutput, span: int = MAX_POINTER_SPAN
+    network: Sam2Network,
+    at: Sequence[FrameFeatures],
+    output: FrameOutput,
+    step_pixels: Tensor,
+    reach: Tensor,
+    span: int = MAX_POINTER_SPAN,
 ) -> Iterator[FrameOutput]:
     """Tracks clips through memory from their prompted first frame, as `inferers.tracking` does.
 
@@ -151,12 +165,16 @@ def track_clip(
         network: in any mode.
         at: features of each frame, one row a clip; no more frames than the network has memories.
         output: of the first frame.
+        step_pixels: [R], see `Clip`.
+        reach: [R], see `Clip`.
         span: see `MemoryRows.pointer_span`.
 
     Yields:
         The output of every further frame.
     """
     rows, device = len(at[0]), at[0].embedding.device
+    expected = expected_reach(output.low_res_logits, step_pixels.to(device))
+    expected = torch.where(reach.to(device).isnan(), expected, reach.to(device))
     memories, pointers = [_memory(network, at[0], output, prompted=True)], [output.object_pointer]
     for frame in range(1, len(at)):
         read = MemoryRows(
@@ -166,7 +184,7 @@ def track_clip(
             pointer_offsets=_same_for_all(range(frame, 0, -1), rows, device),
             pointer_span=span,
         )
-        carried = network.carried(output.low_res_logits.detach())
+        carried = carried_mask(output.low_res_logits.detach(), frame / expected) if network.spec.carry_mask else None
         output = network.decode(
             at[frame], conditioned=network.condition_on_memory(at[frame], read), mask_logits=carried
         )

@@ -67,12 +67,17 @@ class PlaneSlices:
     Attributes:
         voxels: [slices, rows, columns] float16, in units of the default window.
         labels: [slices, rows, columns] uint8.
-        pixel_spacing_mm: of rows and columns.
+        spacing_mm: of slices, rows and columns.
     """
 
     voxels: NDArray[np.float16]
     labels: NDArray[np.uint8]
-    pixel_spacing_mm: tuple[float, float]
+    spacing_mm: tuple[float, float, float]
+
+    @property
+    def pixel_spacing_mm(self) -> tuple[float, float]:
+        """Of rows and columns."""
+        return self.spacing_mm[1:]
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +131,7 @@ def build_volume(
         if min(view.slice_shape) >= MIN_SLICE_PIXELS:
             shown = view.array(torch.from_numpy(voxels)[None])
             marked = view.array(torch.from_numpy(labels)[None])
-            planes[plane] = PlaneSlices(shown, marked, view.pixel_spacing_mm)
+            planes[plane] = PlaneSlices(shown, marked, view.grid.spacing_mm)
     counts = np.bincount(labels.ravel(), minlength=256)
     kept = {title: ids for title, ids in objects.items() if counts[list(ids)].sum() >= MIN_VOXELS}
     by_plane = {plane: _index(slices.labels, kept) for plane, slices in planes.items()}
@@ -140,15 +145,13 @@ def build_volume(
     )
 
 
-def read_volume(case: TrainingCase) -> TrainingVolume:
-    """Reads a case into memory.
+def read_arrays(case: TrainingCase) -> tuple[NDArray[Any], NDArray[np.uint8], Grid]:
+    """The image [I, J, K] as stored, its labels, and their grid.
 
     Raises:
-        TrainingError: image and label lie on different grids, labels are not whole numbers from 0 to 255, or nothing
-            is labelled. The case is named.
+        TrainingError: image and label lie on different grids, or labels are not whole numbers from 0 to 255. The case is
+            named.
     """
-    from volseg.transforms.windows import choose_window
-
     image, grid = _read(case, case.image)
     label, label_grid = _read(case, case.label)
     if not grid.same_as(label_grid):
@@ -158,7 +161,18 @@ def read_volume(case: TrainingCase) -> TrainingVolume:
         )
     if not np.isfinite(label).all() or np.any(label != np.round(label)) or label.min() < 0 or label.max() > 255:
         raise TrainingError(f"{case.name}: labels must be whole numbers from 0 to 255, got others")
-    labels = np.ascontiguousarray(label, dtype=np.uint8)
+    return image, np.ascontiguousarray(label, dtype=np.uint8), grid
+
+
+def read_volume(case: TrainingCase) -> TrainingVolume:
+    """Reads a case into memory.
+
+    Raises:
+        TrainingError: see ``read_arrays``; or nothing is labelled. The case is named.
+    """
+    from volseg.transforms.windows import choose_window
+
+    image, labels, grid = read_arrays(case)
     source = case.source
     present = [int(one) for one in np.unique(labels) if one and int(one) not in source.exclude]
     objects = source.objects or {str(one): (one,) for one in present}

@@ -29,6 +29,16 @@ class Crop:
         """The whole slice, stretched to the network's square as SAM 2 does."""
         return cls(0, 0, *slice_shape)
 
+    def step_pixels(self, spacing_mm: tuple[float, float, float], size: int) -> float:
+        """The distance between neighbouring slices in pixels of a square frame of side ``size``.
+
+        Args:
+            spacing_mm: of slices, rows and columns.
+            size: side of the frame that the crop is resized to.
+        """
+        side_mm = float(np.sqrt(self.rows * spacing_mm[1] * self.columns * spacing_mm[2]))
+        return spacing_mm[0] * size / side_mm
+
     @classmethod
     def around(
         cls, centre_rc: ArrayLike, side_mm: float, spacing_mm: tuple[float, float], slice_shape: tuple[int, int]

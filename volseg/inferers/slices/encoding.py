@@ -98,6 +98,7 @@ class SliceEncoding:
                 # Half for the crop in use, half for those before it: together no more than the budget.
                 byte_budget=self._cache_bytes // 2,
                 spill_folder=self._spill_folder,
+                step_pixels=crop.step_pixels(view.grid.spacing_mm, frame_format.image_size),
             )
         self._sources.move_to_end(key)
         others = [self._sources[other] for other in self._sources if other != key]

@@ -31,6 +31,10 @@ class FrameSource(Protocol):
     def frame_count(self) -> int:
         """How many frames there are."""
 
+    @property
+    def step_pixels(self) -> float:
+        """The distance between neighbouring frames, in pixels of the frame."""
+
     def features(self, frames: Sequence[int]) -> FrameFeatures:
         """The features of frames, in the order asked for, on the network's device."""
 
@@ -47,6 +51,7 @@ class FeatureCache:
         key: the hash of image, network and plane; names the files on disk.
         byte_budget: bytes of features kept in memory; 0 keeps none.
         spill_folder: where features are also written, to be read instead of encoded; None writes nothing.
+        step_pixels: see `FrameSource`.
 
     Attributes:
         encodes: how many frames have been encoded.
@@ -63,7 +68,9 @@ class FeatureCache:
         key: str,
         byte_budget: int = 2 << 30,
         spill_folder: Path | None = None,
+        step_pixels: float = 1.0,
     ) -> None:
+        self.step_pixels = step_pixels
         self.network = network
         self.encodes = self.hits = self.disk_hits = 0
         self._load_frame = load_frame

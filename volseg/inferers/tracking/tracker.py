@@ -8,7 +8,7 @@ that was already tracked counts.
 from __future__ import annotations
 
 from collections.abc import Generator, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -22,6 +22,7 @@ from volseg.inferers.tracking.prompts import FramePrompts
 from volseg.inferers.tracking.row import PassRow
 from volseg.inferers.tracking.settings import TrackSettings
 from volseg.inferers.tracking.state import Direction, FrameResult, PromptedFrame, Track
+from volseg.networks.sam2.carry import carried_mask
 from volseg.networks.sam2.features import FrameFeatures, FrameOutput, MemoryRows
 from volseg.networks.sam2.network import ABSENT_LOGIT, MEMORY_BIAS, Sam2Network
 from volseg.progress import ProgressCallback, report
@@ -175,8 +176,11 @@ class Tracker:
         limits = (request.first, self._last(request))
         previous = self._comparable(request)
         if previous is None or not previous.prompted or request.exact:
-            return fresh_pass(direction, frames, *limits)
-        return outward_pass(direction, frames, *limits, previous, _changed_frames(request.prompts, previous))
+            plan = fresh_pass(direction, frames, *limits)
+        else:
+            plan = outward_pass(direction, frames, *limits, previous, _changed_frames(request.prompts, previous))
+        last_frame = self.source.frame_count - 1 if direction is Direction.FORWARD else 0
+        return None if plan is None else replace(plan, limited=plan.end != last_frame)
 
     def _decode_prompts(
         self, requests: Mapping[ObjectId, TrackRequest]
@@ -273,7 +277,8 @@ class Tracker:
         if not self.network.spec.carry_mask:
             return None
         logits = torch.stack([self._kept_logits(row.previous()) for row in rows])[:, None]
-        return self.network.carried(logits)
+        travelled = [row.travelled(self.source.step_pixels) for row in rows]
+        return carried_mask(logits, torch.tensor(travelled, device=logits.device))
 
     def _kept_logits(self, result: FrameResult) -> Tensor:
         """``[S / 4, S / 4]`` on the network's device, also of an empty mask."""

@@ -72,8 +72,8 @@ class Sam2Spec:
         max_object_pointers: object pointers a frame may read.
         draw_prompts: clicks and boxes are also drawn into the mask input (see `prompt_map.draw_prompts`). The weights
             must have been trained so; Meta's were not.
-        carry_mask: a tracked frame is given the mask of the frame before it as its mask prompt, beside its memories.
-            The weights must have been trained so; Meta's were not.
+        carry_mask: a tracked frame is given the mask of the frame before it as its mask prompt, beside its memories
+            (see `carry`). The weights must have been trained so; Meta's were not.
     """
 
     variant: Sam2Variant

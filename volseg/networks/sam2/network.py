@@ -27,9 +27,6 @@ ABSENT_LOGIT = -1024.0
 MEMORY_SCALE, MEMORY_BIAS = 20.0, -10.0
 """A mask in [0, 1] times 20 minus 10 is what the memory encoder sees, and what a mask prompt is as logits."""
 PROMPT_LOGIT_LIMIT = 32.0
-CARRIED_LOGIT_LIMIT = 10.0
-"""Logits are cut to so much before they are carried to the next frame, so that an absent object is only a mask prompt
-without a pixel."""
 MULTIMASK_MAX_POINTS = 1
 
 
@@ -228,15 +225,6 @@ class Sam2Network(nn.Module):
         weight = present.to(pointer.dtype)
         mixed: Tensor = weight * pointer + (1 - weight) * self.model.no_object_pointer
         return mixed
-
-    def carried(self, previous_logits: Tensor) -> Tensor | None:
-        """The mask prompt of tracked frames: ``[R, 1, S / 4, S / 4]`` logits of the frames before them.
-
-        None if the spec does not say ``carry_mask``.
-        """
-        if not self.spec.carry_mask:
-            return None
-        return previous_logits.clamp(-CARRIED_LOGIT_LIMIT, CARRIED_LOGIT_LIMIT)
 
     def use_mask(self, features: FrameFeatures, mask: Tensor) -> FrameOutput:
         """Takes a mask prompt as the answer, and asks the decoder only for its object pointer, as Meta does.
