@@ -1,8 +1,8 @@
 """The mask of the frame before as a mask prompt that fades: the second documented extension of sam2-nano.
 
 SAM 2 knows how many frames ago a memory was made, but not how far that is in the object's own size, and so cannot
-expect an end. Most anatomy is about as long as it is wide. Here the carried mask grows fainter with the distance from the
-prompted frame, so that an object must be seen to be followed further than its width lets expect.
+expect an end. Most anatomy is about as long as it is wide. Here the carried mask grows fainter with the distance from
+the prompted frame, so that an object must be seen to be followed further than its width lets expect.
 """
 
 from __future__ import annotations
