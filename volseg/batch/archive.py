@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from volseg.batch.case import SeriesSource
+from volseg.batch.privacy import quiet_pydicom
+from volseg.errors import ImageReadError
 
 _TAGS = [
+    "SOPClassUID",
     "SeriesInstanceUID",
     "SeriesDescription",
     "Modality",
@@ -110,7 +113,8 @@ def find_series(files: Iterable[Path], wanted: SeriesFilter) -> Archive:
     damaged: list[Path] = []
     for path in sorted(files):
         try:
-            header = _header(path)
+            with quiet_pydicom():
+                header = _header(path)
         except Exception:  # what parsers raise on broken files is not documented
             damaged.append(path)
             continue
@@ -159,4 +163,10 @@ def _header(path: Path) -> Any:
     import pydicom
 
     dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
-    return dataset if "Rows" in dataset and "Columns" in dataset else None
+    if "Rows" in dataset and "Columns" in dataset:
+        return dataset
+    # A parser may take a file that was cut off for one with few elements.
+    kind = pydicom.uid.UID(str(dataset.get("SOPClassUID", "") or dataset.file_meta.get("MediaStorageSOPClassUID", "")))
+    if not kind or kind.name.endswith("Image Storage"):
+        raise ImageReadError("a DICOM image without a size")
+    return None

@@ -7,9 +7,11 @@ what the headers say about the patient is struck out.
 
 from __future__ import annotations
 
+import logging
 import re
+import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +71,20 @@ def private_message(text: str, case: Case) -> str:
     return " ".join(cleaned.split())
 
 
+@contextmanager
+def quiet_pydicom() -> Iterator[None]:
+    """Inside, pydicom does not warn: its warnings quote paths and header values."""
+    logger = logging.getLogger("pydicom")
+    before = logger.disabled
+    logger.disabled = True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.disabled = before
+
+
 def _paths(case: Case) -> Iterator[str]:
     for path in _files(case):
         for form in {path, path.absolute(), path.resolve()}:
@@ -121,7 +137,7 @@ def _header_values(case: Case) -> Iterator[str]:
 
     for path in _ends(case.source.files):
         # The header may be the very thing that is damaged; then its values were not read by others either.
-        with suppress(Exception):
+        with suppress(Exception), quiet_pydicom():
             dataset: Any = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_PATIENT_TAGS)
             for name in _PATIENT_TAGS:
                 value = str(dataset.get(name, "") or "").strip()

@@ -22,10 +22,9 @@ from volseg.errors import WriteError
 
 logger = logging.getLogger(__name__)
 
-MAX_ATTEMPTS = 4
+MAX_ATTEMPTS = 3
 """A case is given up when the worker died each time. The first time it may have been another case's fault; after that
-the case is alone in its worker, and what still ends workers from outside (a lost node, a preempted job) rarely meets
-the same case three times."""
+the case is alone in its worker."""
 
 POLL_S = 0.2
 PATIENCE_S = 15.0
