@@ -10,6 +10,7 @@ import typer
 from volseg.cli import evaluate, models, text
 from volseg.cli.batch import batch
 from volseg.cli.console import Console
+from volseg.cli.convert import convert
 from volseg.cli.demo import demo
 from volseg.cli.group import VolsegGroup
 from volseg.cli.info import info
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 app.command("segment", cls=OrderedCommand)(segment)
 app.command("batch")(batch)
+app.command("convert")(convert)
 app.command("info")(info)
 app.command("demo")(demo)
 app.command("train")(train)

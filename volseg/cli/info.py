@@ -12,7 +12,7 @@ from volseg.cli.console import Console
 
 def info(
     ctx: typer.Context,
-    image: Annotated[Path, typer.Argument(help="NIfTI, NRRD or MetaImage file, or a folder of DICOM slices.")],
+    image: Annotated[Path, typer.Argument(help="NIfTI, NRRD, MetaImage or DICOM file, or a folder of DICOM slices.")],
     series_uid: Annotated[
         str | None, typer.Option(metavar="UID", help="DICOM series, where a folder holds several.")
     ] = None,
@@ -38,11 +38,12 @@ def info(
         low, high = grid.to_ras_mm(grid.corners_ijk()).min(axis=0), grid.to_ras_mm(grid.corners_ijk()).max(axis=0)
         lines.append(("extent", ", ".join(f"{a:.1f} to {b:.1f}" for a, b in zip(low, high, strict=True)) + " mm (ras)"))
         lines.append(("type", description.dtype))
-    if description.channels > 1:
+    if description.channels > 1 and not description.objects:
         lines.append(("channels", f"{description.channels}; choose one with --channel"))
     lines.append(("modality", "not stated" if description.modality is None else str(description.modality)))
     if description.value_range is not None:
         lines.append(("values", "{:g} to {:g}".format(*description.value_range)))
+    lines += [("object", name) for name in description.objects]
     for name, text in lines:
         typer.echo(f"{name:<12} {text}")
     for series in description.series:

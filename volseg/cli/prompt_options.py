@@ -5,13 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypedDict
 
 from volseg.errors import GeometryError, ImageReadError, PromptError
 
 if TYPE_CHECKING:
     from volseg.geometry import Frame, Grid
     from volseg.prompts import Prompt, PromptSet
+
+
+class _Place(TypedDict, total=False):
+    """Where labels without a grid of their own are wanted; see ``read_labelmap``."""
+
+    grid: Grid
+    sources: Sequence[Path]
+
 
 NEGATIVE_SUFFIX = ",neg"
 
@@ -90,7 +98,7 @@ def parse_options(options: Sequence[PromptOption], frame: Frame, radius_mm: floa
     return statements
 
 
-def assemble(statements: Sequence[Statement], grid: Grid) -> PromptSet:
+def assemble(statements: Sequence[Statement], grid: Grid, sources: Sequence[Path] = ()) -> PromptSet:
     """Applies the grammar: which prompt belongs to which object. Reads the files.
 
     Objects of prompt files come first and keep their numbers. Prompts before the first ``--object`` belong to
@@ -99,6 +107,7 @@ def assemble(statements: Sequence[Statement], grid: Grid) -> PromptSet:
     Args:
         statements: from ``parse_options``.
         grid: the image's; voxel indices refer to it.
+        sources: the files of a DICOM image; masks in DICOM are checked to belong to it.
 
     Raises:
         PromptError: a file cannot be read, or its prompts cannot be expressed on the image's grid.
@@ -109,7 +118,7 @@ def assemble(statements: Sequence[Statement], grid: Grid) -> PromptSet:
     said: dict[int, list[Prompt]] = {}
     for statement in statements:
         if isinstance(statement, PromptFile):
-            for item in _read_prompts(statement, grid).objects:
+            for item in _read_prompts(statement, grid, sources).objects:
                 if item.object_id in said:
                     raise PromptError(f"{statement.path}: another file has an object {item.object_id} too; merge them")
                 names[item.object_id], said[item.object_id] = item.name, list(item.prompts)
@@ -122,7 +131,7 @@ def assemble(statements: Sequence[Statement], grid: Grid) -> PromptSet:
                 current = max(said, default=0) + 1
                 names[current], said[current] = name, []
             case MaskFile():
-                said.setdefault(current, []).append(_read_mask(statement))
+                said.setdefault(current, []).append(_read_mask(statement, grid, sources))
             case _:
                 said.setdefault(current, []).append(statement)
     return PromptSet(
@@ -169,21 +178,37 @@ def _existing(text: str) -> Path:
     return path
 
 
-def _read_prompts(file: PromptFile, grid: Grid) -> PromptSet:
+def _read_prompts(file: PromptFile, grid: Grid, sources: Sequence[Path]) -> PromptSet:
     from volseg.sessions import read_prompts
 
-    prompts = read_prompts(file.path, grid)
+    if file.path.suffix.lower() == ".dcm":
+        from volseg.data import read_labelmap
+        from volseg.data.dicom import labelmap_prompts
+
+        try:
+            prompts = labelmap_prompts(read_labelmap(file.path, **_place(file.path, grid, sources)))
+        except (ImageReadError, GeometryError, PromptError) as error:
+            raise PromptError(f"--prompts {file.path}: {error}") from error
+    else:
+        prompts = read_prompts(file.path, grid)
     return prompts if prompts.grid.same_as(grid) else prompts.moved(grid)
 
 
-def _read_mask(mask: MaskFile) -> Prompt:
+def _read_mask(mask: MaskFile, grid: Grid, sources: Sequence[Path]) -> Prompt:
     from volseg.data import read_mask
     from volseg.prompts import MaskPrompt
 
     try:
-        return MaskPrompt(*read_mask(mask.path), mask.positive)
+        return MaskPrompt(*read_mask(mask.path, **_place(mask.path, grid, sources)), mask.positive)
     except (ImageReadError, GeometryError, PromptError) as error:
         raise PromptError(f"--mask {mask.path}: {error}") from error
+
+
+def _place(path: Path, grid: Grid, sources: Sequence[Path]) -> _Place:
+    """Outlines need the image they were drawn on; voxels have a grid of their own, which may be another."""
+    from volseg.data.formats import FileFormat, format_to_read
+
+    return {"grid": grid, "sources": sources} if format_to_read(path) is FileFormat.RTSTRUCT else {}
 
 
 def _sign(text: str) -> tuple[str, bool]:

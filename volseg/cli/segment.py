@@ -32,7 +32,14 @@ MODEL_PANEL = "Model and image"
 def segment(
     ctx: typer.Context,
     image: Annotated[Path, typer.Argument(help="NIfTI, NRRD or MetaImage file, or a folder of DICOM slices.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Label map: .nii.gz, .nii, .nrrd, .seg.nrrd or .mha.")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Label map: .nii.gz, .nii, .nrrd, .seg.nrrd, .mha; of DICOM images also .seg.dcm, .rtstruct.dcm.",
+        ),
+    ],
     # ---- prompts; read from the context, where their order is known
     frame: Annotated[
         str,
@@ -143,7 +150,7 @@ def segment(
         typer.Option(
             metavar="|".join(OVERLAPS),
             callback=one_of(*OVERLAPS),
-            help="Who keeps voxels that several objects claim; layers needs .seg.nrrd.",
+            help="Who keeps voxels that several objects claim; layers needs .seg.nrrd or DICOM.",
             rich_help_panel=OUTPUT_PANEL,
         ),
     ] = OVERLAPS[0],
@@ -177,11 +184,19 @@ def segment(
     statements = parse_options([option for option in given if option.name in PROMPT_OPTIONS], Frame(frame), radius)
 
     from volseg.data import FileFormat, Modality, OverlapPolicy, check_output_path, read_image, write_labelmap
+    from volseg.data.formats import format_to_read
+    from volseg.data.labelmap_files import ON_SOURCES, OVERLAPPING
 
     file_format = check_output_path(output)
     policy = OverlapPolicy(overlap)
-    if policy is OverlapPolicy.LAYERS and file_format is not FileFormat.SEG_NRRD:
-        raise WriteError(f"{output}: {file_format} holds no overlapping objects; with --overlap layers use .seg.nrrd")
+    if policy is OverlapPolicy.LAYERS and file_format not in OVERLAPPING:
+        raise WriteError(
+            f"{output}: {file_format} holds no overlapping objects; with --overlap layers use .seg.nrrd, .seg.dcm or "
+            ".rtstruct.dcm"
+        )
+    is_dicom = format_to_read(image) is FileFormat.DICOM
+    if file_format in ON_SOURCES and not is_dicom:
+        raise WriteError(f"{output}: a {file_format} refers to DICOM images, and {image} is none; use .seg.nrrd")
     outputs = [path for path in (output, overlay, save_session) if path is not None]
     prompt_files = [statement.path for statement in statements if isinstance(statement, MaskFile | PromptFile)]
     check_outputs(outputs, [image, *prompt_files])
@@ -194,7 +209,12 @@ def segment(
         stated = None if modality is None else Modality(modality)
         options = EncodeOptions(window, None if plane == AUTO else Plane(plane), stated)
         volume = read_image(image, series_uid=series_uid, channel=channel, modality=stated)
-        prompt_set = assemble(statements, Grid.of(volume))
+        sources: tuple[Path, ...] = ()
+        if is_dicom:
+            from volseg.data.dicom import source_files
+
+            sources = source_files(image, series_uid)
+        prompt_set = assemble(statements, Grid.of(volume), sources)
         loaded = load_model(model or DEFAULT_MODEL, device=device, trust=trust)
         with Session(loaded, volume, options, policy) as session:
             session.add_prompts(prompt_set)
@@ -210,7 +230,7 @@ def segment(
                 write_bytes(overlay, picture)
             if save_session is not None:
                 session.save(save_session)
-            write_labelmap(labelmap, output)
+            write_labelmap(labelmap, output, sources)
     for item in report["objects"]:
         if item["voxels"] == 0:
             console.warn(f"{item['name']}: no voxel was found")

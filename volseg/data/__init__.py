@@ -19,6 +19,7 @@ from volseg.data.labelmap import (
     smallest_dtype,
 )
 from volseg.data.labelmap_files import read_labelmap, read_mask, write_labelmap
+from volseg.data.measurements import ObjectMeasurements, measure
 from volseg.data.modality import Modality
 from volseg.data.object_mask import ObjectMask
 
@@ -29,6 +30,7 @@ __all__ = [
     "LabelMap",
     "Modality",
     "ObjectMask",
+    "ObjectMeasurements",
     "OverlapPolicy",
     "Provenance",
     "SeriesDescription",
@@ -39,6 +41,7 @@ __all__ = [
     "describe_image",
     "image_sha256",
     "list_series",
+    "measure",
     "read_image",
     "read_labelmap",
     "read_mask",

@@ -31,6 +31,7 @@ class ImageDescription:
         modality: CT, MR or other, where known.
         series: the DICOM series in the folder.
         value_range: smallest and largest value, where asked for.
+        objects: names of the objects in a DICOM segmentation or structure set.
     """
 
     format: FileFormat
@@ -40,6 +41,7 @@ class ImageDescription:
     modality: Modality | None = None
     series: tuple[SeriesDescription, ...] = ()
     value_range: tuple[float, float] | None = None
+    objects: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for ``volseg info --json``."""
@@ -59,6 +61,7 @@ class ImageDescription:
                 for item in self.series
             ],
             "value_range": None if self.value_range is None else list(self.value_range),
+            "objects": list(self.objects),
         }
 
 
@@ -81,7 +84,19 @@ def describe_image(
         ImageReadError: as ``read_image``; several DICOM series and no choice are listed, which is no error here.
     """
     source = Path(path)
-    if format_to_read(source) is not FileFormat.DICOM:
+    format = format_to_read(source)
+    if format is FileFormat.DICOM_SEG:
+        from volseg.data.dicom import read_dicom_seg
+
+        labelmap = read_dicom_seg(source)
+        names = tuple(label.name for label in labelmap.labels)
+        dtype = str(labelmap.layers[0].dtype)
+        return ImageDescription(format, labelmap.grid, dtype, len(labelmap.layers), objects=names)
+    if format is FileFormat.RTSTRUCT:
+        from volseg.data.dicom.rtstruct_reader import region_names
+
+        return ImageDescription(format, None, "", objects=region_names(source))
+    if format is not FileFormat.DICOM:
         file = open_volume(source, series_uid)
         if channel is not None:
             chosen_channel(source, file.store.channels, channel)

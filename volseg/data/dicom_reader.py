@@ -118,9 +118,10 @@ def _check_pixels(item: SliceHeader, described: int) -> None:
     needed = item.rows * item.columns * item.frames * item.bits_allocated // 8
     there = item.path.stat().st_size
     if needed > there * (_MAX_COMPRESSION if item.compressed else 1):
+        frames = f" in {item.frames} frames" if item.frames > 1 else ""
         raise ImageReadError(
             f"{item.path}: truncated, or its header is wrong: it declares {item.columns} x {item.rows} pixels"
-            f"{f' in {item.frames} frames' if item.frames > 1 else ''}, which need {needed} bytes, and the file has {there}"
+            f"{frames}, which need {needed} bytes, and the file has {there}"
         )
 
 

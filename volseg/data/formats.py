@@ -30,6 +30,13 @@ _READABLE = {
     ".mha": FileFormat.METAIMAGE,
     ".mhd": FileFormat.METAIMAGE,
     ".dcm": FileFormat.DICOM,
+    ".seg.dcm": FileFormat.DICOM_SEG,
+    ".rtstruct.dcm": FileFormat.RTSTRUCT,
+}
+_STORAGE_CLASSES = {
+    b"1.2.840.10008.5.1.4.1.1.66.4": FileFormat.DICOM_SEG,
+    b"1.2.840.10008.5.1.4.1.1.66.7": FileFormat.DICOM_SEG,
+    b"1.2.840.10008.5.1.4.1.1.481.3": FileFormat.RTSTRUCT,
 }
 # Two files cannot be put in place in one step, so headers with detached voxels are not written.
 _DETACHED = {".nhdr": ".nrrd", ".mhd": ".mha"}
@@ -59,13 +66,27 @@ def format_to_read(path: Path) -> FileFormat:
     if path.stat().st_size == 0:
         raise ImageReadError(f"{path}: the file is empty (0 bytes)")
     suffix = file_suffix(path)
-    if suffix:
+    if suffix and not suffix.endswith(".dcm"):
         return _READABLE[suffix]
+    # What a DICOM file holds, its header says; names do not.
     with path.open("rb") as stream:
-        if stream.read(132)[128:] == b"DICM":
-            return FileFormat.DICOM
+        head = stream.read(1024)
+    if head[128:132] == b"DICM":
+        return _STORAGE_CLASSES.get(_storage_class(head), FileFormat.DICOM)
+    if suffix:
+        return FileFormat.DICOM
     known = ", ".join(sorted(_READABLE))
     raise ImageReadError(f"{path}: unknown kind of file; expected a name that ends in {known}, or a DICOM folder")
+
+
+def _storage_class(head: bytes) -> bytes:
+    """The Media Storage SOP Class UID in a DICOM file's first bytes, which are explicit VR little endian."""
+    tag = b"\x02\x00\x02\x00UI"
+    at = head.find(tag, 132)
+    if at < 0:
+        return b""
+    length = int.from_bytes(head[at + 6 : at + 8], "little")
+    return head[at + 8 : at + 8 + length].rstrip(b"\0 ")
 
 
 def check_output_path(path: str | os.PathLike[str]) -> FileFormat:

@@ -87,3 +87,5 @@ def open_volume(path: Path, series_uid: str | None = None) -> VolumeFile:
             return open_metaimage(path)
         case FileFormat.DICOM:
             raise ImageReadError(f"{path}: DICOM images hold no label maps that can be read here; expected a file")
+        case FileFormat.DICOM_SEG | FileFormat.RTSTRUCT as kind:
+            raise ImageReadError(f"{path}: a {kind} holds labels, not an image; read it as a label map")

@@ -1,4 +1,4 @@
-"""UIDs and dates of new DICOM objects: derived from what they are made of, so that the same input gives the same file."""
+"""UIDs and dates of new DICOM objects, derived from what they are made of: the same input gives the same file."""
 
 from __future__ import annotations
 

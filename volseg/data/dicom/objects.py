@@ -15,7 +15,7 @@ MANUFACTURER = "volseg"
 
 
 def software_version() -> str:
-    """volseg's version."""
+    """Volseg's version."""
     from importlib.metadata import version
 
     return version("volseg")

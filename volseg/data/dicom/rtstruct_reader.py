@@ -44,9 +44,7 @@ class _Contour:
     exclusive: bool
 
 
-def read_rtstruct(
-    path: str | os.PathLike[str], reference: Grid | Sequence[str | os.PathLike[str]]
-) -> LabelMap:
+def read_rtstruct(path: str | os.PathLike[str], reference: Grid | Sequence[str | os.PathLike[str]]) -> LabelMap:
     """Reads the regions of a structure set; a voxel belongs to a region if its centre lies inside.
 
     Contours of one region and slice are united, except that one wholly inside another is a hole; those of type
@@ -71,17 +69,14 @@ def read_rtstruct(
         grid, frame_uid = series.grid, series.frame_of_reference_uid
     with library_errors(source, FileFormat.RTSTRUCT):
         dataset = pydicom.dcmread(source)
-        if dataset.get("Modality", "") != "RTSTRUCT" or "StructureSetROISequence" not in dataset:
-            raise ImageReadError(f"{source}: not a DICOM structure set; expected regions of interest")
-        regions = {int(item.ROINumber): item for item in dataset.StructureSetROISequence}
+        regions = _regions(source, dataset)
         contours = {int(item.ReferencedROINumber): item for item in dataset.get("ROIContourSequence", None) or ()}
         codes = _codes(dataset)
-        unknown = sorted(set(contours) - set(regions))
+        unknown = sorted(set(contours) - {number for number, _, _ in regions})
         if unknown:
             raise ImageReadError(f"{source}: has contours of region {unknown[0]}, which is not described")
         labels, outlines = [], []
-        for number, item in regions.items():
-            name = str(item.get("ROIName", "")) or f"region {number}"
+        for number, name, item in regions:
             if frame_uid is not None:
                 _check_frame(source, name, item, frame_uid)
             found = _contours_of(source, name, contours.get(number))
@@ -93,10 +88,30 @@ def read_rtstruct(
         if not labels:
             raise ImageReadError(f"{source}: has no region with outlines; expected closed planar contours")
     labels = unique_values(labels)
-    masks = [
-        _mask(source, label, found, grid) for label, found in zip(labels, outlines, strict=True)
-    ]
+    masks = [_mask(source, label, found, grid) for label, found in zip(labels, outlines, strict=True)]
     return layered(grid, masks, labels, get_provenance(dataset))
+
+
+def region_names(path: Path) -> tuple[str, ...]:
+    """The names of the regions in a structure set.
+
+    Raises:
+        ImageReadError: the file is no structure set.
+    """
+    import pydicom
+
+    with library_errors(path, FileFormat.RTSTRUCT):
+        return tuple(name for _, name, _ in _regions(path, pydicom.dcmread(path)))
+
+
+def _regions(path: Path, dataset: Any) -> list[tuple[int, str, Any]]:
+    """Number, name and item of each region."""
+    if dataset.get("Modality", "") != "RTSTRUCT" or "StructureSetROISequence" not in dataset:
+        raise ImageReadError(f"{path}: not a DICOM structure set; expected regions of interest")
+    regions = {int(item.ROINumber): item for item in dataset.StructureSetROISequence}
+    if len(regions) < len(dataset.StructureSetROISequence):
+        raise ImageReadError(f"{path}: damaged structure set: two regions have one number")
+    return [(number, str(item.get("ROIName", "")) or f"region {number}", item) for number, item in regions.items()]
 
 
 def _check_frame(path: Path, name: str, item: Any, frame_uid: str) -> None:

@@ -32,9 +32,7 @@ _IMPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2"
 _MAX_IS = 2**31 - 1
 
 
-def write_rtstruct(
-    labels: LabelMap, path: str | os.PathLike[str], sources: Sequence[str | os.PathLike[str]]
-) -> None:
+def write_rtstruct(labels: LabelMap, path: str | os.PathLike[str], sources: Sequence[str | os.PathLike[str]]) -> None:
     """Writes a DICOM structure set that refers to the images it was made on, whole or not at all (P6).
 
     Outlines lie on the images' slices, run halfway between voxels inside and outside, and tie holes in by keyholes, so
