@@ -56,6 +56,13 @@ class Interpreter:
             PhraseError: they contradict themselves.
         """
         text = " ".join(token.raw for token in tokens)
+        for start in range(len(tokens)):
+            # "segment 4 of the liver" is a name, "segment the liver" is not.
+            query = self._as_name(tokens[start:])
+            if query is not None:
+                return replace(query, text=text)
+            if not _is_filler(tokens[start]):
+                break
         tokens = _after_fillers(tokens)
         if not tokens:
             raise PhraseError(f"{text!r} names nothing to segment")
@@ -114,7 +121,7 @@ class Interpreter:
                 continue
             kinds = [self.vocabulary.by_id(query.include[0]).kind for query in (site, head)]
             if kinds[0] is ConceptKind.STRUCTURE and kinds[1] is not ConceptKind.STRUCTURE:
-                return self._modified(self._combined(head, site), modifiers)
+                return self._modified(self.combined(head, site), modifiers)
         return None
 
     # ---- parts of readings
@@ -131,13 +138,14 @@ class Interpreter:
                 continue
             if self.vocabulary.by_id(head.include[0]).kind is ConceptKind.STRUCTURE and role is Role.OF:
                 continue  # "spleen of the liver" is no finding in an organ
-            return self._combined(head, site)
+            return self.combined(head, site)
         return None
 
     def _stripped(self, tokens: Sequence[Token], roles: tuple[Role, ...]) -> Query | None:
         rest, modifiers = _strip(tokens, roles)
-        if not modifiers or not rest:
-            return None
+        counted = any(modifier.role in (Role.SIZE, Role.EXTREME) for modifier in modifiers)
+        if not modifiers or not rest or (not counted and any(one.role is Role.NUMBER for one in modifiers)):
+            return None  # "4 liver" is not the liver
         query = self._as_name(rest) or self._in_place(rest)
         return None if query is None else self._modified(query, modifiers)
 
@@ -164,7 +172,7 @@ class Interpreter:
                     pass
         return replace(query, selectors=tuple(selectors), attributes=tuple(attributes))
 
-    def _combined(self, head: Query, site: Query) -> Query:
+    def combined(self, head: Query, site: Query) -> Query:
         """A thing in a place; "tumour" in "liver" is the concept liver tumour where there is one."""
         narrow = self._narrowed(head.include[0], site.include[0])
         plain_site = not site.selectors and not site.exclude
@@ -175,6 +183,15 @@ class Interpreter:
         laterality = site.laterality if narrow is not None else head.laterality
         return replace(head, include=include, selectors=selectors, laterality=laterality,
                        corrections=head.corrections + site.corrections)  # fmt: skip
+
+    def exactly(self, tokens: Sequence[Token]) -> Query | None:
+        """The query of words that together are a name, perhaps with a side; None where they are not.
+
+        Raises:
+            AmbiguousTermError: the name has several meanings.
+            PhraseError: there is no such side.
+        """
+        return self._as_name(tokens)
 
     def narrowed(self, head_id: str, site_id: str) -> str:
         """The concept for something in a place, or the thing itself where there is no such concept."""
@@ -243,6 +260,10 @@ def _forms(names: list[str]) -> Iterator[list[str]]:
     adjectives = words(Role.ADJECTIVE)
     if any((word,) in adjectives for word in names):
         yield [part for word in names for part in stems(adjectives.get((word,), word))]
+
+
+def _is_filler(token: Token) -> bool:
+    return any((token.stem,) in words(role) for role in (Role.FILLER, Role.STOP))
 
 
 def _after_fillers(tokens: Sequence[Token]) -> Sequence[Token]:

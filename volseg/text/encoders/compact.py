@@ -1,7 +1,7 @@
 """The encoder that volseg ships: hashed pieces of words, weighed and mixed by a small network.
 
-It needs nothing but NumPy to run. It knows the vocabulary it was trained with and forgives misspellings; it does not know
-medicine. ``train_compact`` makes its weights.
+It needs nothing but NumPy to run. It knows the vocabulary it was trained with and forgives misspellings; it does
+not know medicine. ``train_compact`` makes its weights.
 """
 
 from __future__ import annotations
@@ -70,11 +70,21 @@ class CompactEncoder:
             scores = np.logaddexp(0.0, vectors @ gate)
             mixed[row] = scores @ vectors / np.sqrt(len(vectors))
         # Row by row, so that a vector does not depend on the batch it is computed in.
-        hidden = np.stack([weights["hidden.weight"] @ row for row in mixed]) if len(texts) else mixed @ weights["hidden.weight"].T
+        hidden = (
+            np.stack([weights["hidden.weight"] @ row for row in mixed])
+            if len(texts)
+            else mixed @ weights["hidden.weight"].T
+        )
         hidden = np.maximum(hidden + weights["hidden.bias"], 0.0)
-        out = np.stack([weights["out.weight"] @ row for row in hidden]) if len(texts) else hidden @ weights["out.weight"].T
+        out = (
+            np.stack([weights["out.weight"] @ row for row in hidden])
+            if len(texts)
+            else hidden @ weights["out.weight"].T
+        )
         out = out + weights["out.bias"]
-        unit: NDArray[np.float32] = (out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-9)).astype(np.float32)
+        unit: NDArray[np.float32] = (out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-9)).astype(
+            np.float32
+        )
         return unit
 
 

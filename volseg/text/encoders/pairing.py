@@ -58,7 +58,9 @@ class Pairing:
             data: Any = json.loads(text)
             return cls(data["encoder_sha256"], data["segmenter_sha256"])
         except (ValueError, TypeError, KeyError) as error:
-            raise ModelError(f"a pairing is JSON with encoder_sha256 and segmenter_sha256, got {text[:80]!r}") from error
+            raise ModelError(
+                f"a pairing is JSON with encoder_sha256 and segmenter_sha256, got {text[:80]!r}"
+            ) from error
 
 
 def check_pair(encoder: TextEncoder, expected_sha256: str, *, model: str = "the segmenter") -> None:

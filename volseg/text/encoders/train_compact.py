@@ -7,9 +7,10 @@ import logging
 import random
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from volseg.data.atomic import atomic_path
 from volseg.progress import ProgressCallback, report
@@ -122,7 +123,7 @@ def train_compact(
     kept, held = split_names(names, settings)
     chance = random.Random(settings.seed)
     torch.manual_seed(settings.seed)
-    network = _network(settings)
+    network = _Network(settings)
     optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
     structures = sorted(kept)
@@ -137,14 +138,16 @@ def train_compact(
         first, second = (_forward(network, view, settings) for view in views)
         logits = first @ second.T / settings.temperature
         target = torch.arange(len(chosen))
-        loss = (torch.nn.functional.cross_entropy(logits, target) + torch.nn.functional.cross_entropy(logits.T, target)) / 2
+        loss = (
+            torch.nn.functional.cross_entropy(logits, target) + torch.nn.functional.cross_entropy(logits.T, target)
+        ) / 2
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         schedule.step()
         if step % 250 == 0:
             logger.info("step %d: loss %.3f", step, loss.item())
-    weights = {name: network.state_dict()[name].numpy() for name in WEIGHTS}
+    weights: dict[str, NDArray[Any]] = dict(network.weights())
     # Half precision halves the file; the encoder computes in float32 from the rounded numbers, also when measured here.
     weights["pieces"] = weights["pieces"].astype(np.float16)
     encoder = CompactEncoder({name: array.astype(np.float32) for name, array in weights.items()}, "")
@@ -191,7 +194,8 @@ def split_names(
         candidates = [
             name
             for name in own[1:]
-            if not any(word.isupper() and len(word) > 1 for word in name.split()) and owners[tuple(sorted(encoder_words(name)))] == 1
+            if not any(word.isupper() and len(word) > 1 for word in name.split())
+            and owners[tuple(sorted(encoder_words(name)))] == 1
         ]
         if settings.held_out and len(own) >= 3 and candidates:
             held[base] = chance.choice(candidates)
@@ -229,22 +233,38 @@ def _said(concept: Concept, names: tuple[str, ...], settings: CompactTraining, c
     name = chance.choice(names)
     if chance.random() < settings.misspelt:
         name = misspell(name, chance)
-    side = chance.choice(SIDE_WORDS[concept.laterality if concept.laterality is Laterality.BOTH or concept.base != concept.id else Laterality.NONE])
+    side = chance.choice(
+        SIDE_WORDS[
+            concept.laterality
+            if concept.laterality is Laterality.BOTH or concept.base != concept.id
+            else Laterality.NONE
+        ]
+    )
     return f"{side} {name}" if chance.random() < 0.7 else f"{name} {side}"
 
 
-def _network(settings: CompactTraining) -> torch.nn.Module:
-    import torch
+class _Network:
+    """The tensors of a ``CompactEncoder`` while they are trained."""
 
-    network = torch.nn.Module()
-    network.pieces = torch.nn.Parameter(torch.randn(settings.buckets, settings.width) * 0.1)
-    network.gate = torch.nn.Parameter(torch.zeros(settings.width))
-    network.hidden = torch.nn.Linear(settings.width, settings.hidden)
-    network.out = torch.nn.Linear(settings.hidden, settings.dimension)
-    return network
+    def __init__(self, settings: CompactTraining) -> None:
+        import torch
+
+        self.pieces = torch.nn.Parameter(torch.randn(settings.buckets, settings.width) * 0.1)
+        self.gate = torch.nn.Parameter(torch.zeros(settings.width))
+        self.hidden = torch.nn.Linear(settings.width, settings.hidden)
+        self.out = torch.nn.Linear(settings.hidden, settings.dimension)
+
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """In the order of ``WEIGHTS``."""
+        return [self.pieces, self.gate, *self.hidden.parameters(), *self.out.parameters()]
+
+    def weights(self) -> dict[str, NDArray[np.float32]]:
+        """By their names in the file."""
+        arrays = (parameter.detach().numpy() for parameter in self.parameters())
+        return dict(zip(WEIGHTS, arrays, strict=True))
 
 
-def _forward(network: torch.nn.Module, texts: list[str], settings: CompactTraining) -> torch.Tensor:
+def _forward(network: _Network, texts: list[str], settings: CompactTraining) -> torch.Tensor:
     """The same as ``CompactEncoder.encode``, with gradients; [N, D]."""
     import torch
 
@@ -256,15 +276,13 @@ def _forward(network: torch.nn.Module, texts: list[str], settings: CompactTraini
             starts.append(len(flat))
             owner.append(row)
             flat.extend(pieces(word, settings.buckets))
-    vectors = torch.nn.functional.embedding_bag(
-        torch.tensor(flat), network.pieces, torch.tensor(starts), mode="mean"  # type: ignore[arg-type]
-    )
+    vectors = torch.nn.functional.embedding_bag(torch.tensor(flat), network.pieces, torch.tensor(starts), mode="mean")
     scores = torch.nn.functional.softplus(vectors @ network.gate)
     rows_of = torch.tensor(owner)
     mixed = torch.zeros(len(texts), settings.width).index_add(0, rows_of, vectors * scores[:, None])
     mixed = mixed / torch.bincount(rows_of, minlength=len(texts)).sqrt()[:, None]
-    hidden: torch.Tensor = torch.relu(network.hidden(mixed))  # type: ignore[operator]
-    return torch.nn.functional.normalize(network.out(hidden), dim=1)  # type: ignore[operator]
+    hidden: torch.Tensor = torch.relu(network.hidden(mixed))
+    return torch.nn.functional.normalize(network.out(hidden), dim=1)
 
 
 def _measure(
@@ -291,9 +309,7 @@ def _with_side(concept: Concept, name: str) -> str:
     return f"{concept.laterality} {name}" if concept.base != concept.id else name
 
 
-def retrieval(
-    encoder: CompactEncoder, known: list[tuple[str, str]], asked: list[tuple[str, str]]
-) -> Retrieval:
+def retrieval(encoder: CompactEncoder, known: list[tuple[str, str]], asked: list[tuple[str, str]]) -> Retrieval:
     """Looks names up among known ones.
 
     Args:
