@@ -12,6 +12,7 @@ from volseg.cli.batch import batch
 from volseg.cli.console import Console
 from volseg.cli.convert import convert
 from volseg.cli.demo import demo
+from volseg.cli.ground import ground
 from volseg.cli.group import VolsegGroup
 from volseg.cli.info import info
 from volseg.cli.ordered import OrderedCommand
@@ -28,6 +29,7 @@ app = typer.Typer(
 app.command("segment", cls=OrderedCommand)(segment)
 app.command("batch")(batch)
 app.command("convert")(convert)
+app.command("ground")(ground)
 app.command("info")(info)
 app.command("demo")(demo)
 app.command("train")(train)

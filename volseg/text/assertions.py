@@ -71,7 +71,9 @@ def _assertion(
             continue
         if cue is _Cue.END:
             break
-        if cue in (_Cue.ABSENT_BEFORE, _Cue.UNCERTAIN_BEFORE) and not _begins_anew(tokens, at + length, start, measured):
+        if cue in (_Cue.ABSENT_BEFORE, _Cue.UNCERTAIN_BEFORE) and not _begins_anew(
+            tokens, at + length, start, measured
+        ):
             return Assertion.ABSENT if cue is _Cue.ABSENT_BEFORE else Assertion.UNCERTAIN
     return Assertion.PRESENT
 
