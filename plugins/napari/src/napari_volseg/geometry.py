@@ -197,7 +197,9 @@ def _affine_of_transforms(
 ) -> NDArray[np.float64]:
     present = [axis for axis in axes if axis is not None]
     others = sorted(fixed)
-    if others and (np.abs(matrix[np.ix_(present, others)]).max() > 0 or np.abs(matrix[np.ix_(others, present)]).max() > 0):
+    if others and (
+        np.abs(matrix[np.ix_(present, others)]).max() > 0 or np.abs(matrix[np.ix_(others, present)]).max() > 0
+    ):
         raise GeometryError(f"the transforms of {layer.name} mix space with its channel or time axes; undo that first")
     to_mm = np.array([_millimetres(layer.units[axis]) for axis in present])
     block = matrix[np.ix_(present, present)] * to_mm[:, None]

@@ -1,0 +1,95 @@
+"""From the desk's threads to the window's."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from qtpy.QtCore import QObject, Signal
+
+from volseg.errors import VolsegError
+from volseg.sessions.desk import DeskEvent, Painted, StateChanged, Working
+
+logger = logging.getLogger(__name__)
+
+CALLBACK_SECONDS: deque[tuple[str, float]] = deque(maxlen=100_000)
+"""How long the latest callbacks of this plugin kept the window busy: (name, seconds)."""
+
+SLOW_S = 0.05
+"""A callback that takes longer is felt."""
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+class DeskBridge(QObject):
+    """A desk's listener that speaks in the window's thread, and says news that overtook each other only once."""
+
+    news = Signal(object)
+    _wake = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = threading.Lock()
+        self._waiting: list[DeskEvent] = []
+        self._closed = False
+        self._wake.connect(self._deliver)
+
+    def __call__(self, event: DeskEvent) -> None:
+        """Takes an event, in any thread."""
+        with self._lock:
+            if self._closed:
+                return
+            first = not self._waiting
+            self._waiting = [old for old in self._waiting if not _overtaken(old, event)]
+            self._waiting.append(event)
+            if first:
+                self._wake.emit()
+
+    def close(self) -> None:
+        """Says nothing any more."""
+        with self._lock:
+            self._closed = True
+            self._waiting = []
+
+    def _deliver(self) -> None:
+        with self._lock:
+            events, self._waiting = self._waiting, []
+        for event in events:
+            if not self._closed:
+                self.news.emit(event)
+
+
+def _overtaken(old: DeskEvent, new: DeskEvent) -> bool:
+    if isinstance(old, Painted) and isinstance(new, Painted):
+        # Whoever shows the array must learn of another one, and the end of a preview.
+        return not old.array_replaced and (old.preview or not new.preview)
+    return type(old) is type(new) and isinstance(old, Working | StateChanged)
+
+
+def callback(method: Method) -> Method:
+    """For what the window calls: errors are said to the person, and the time it takes is noted."""
+
+    @functools.wraps(method)
+    def guarded(self: Any, *args: Any, **kwargs: Any) -> Any:
+        start = time.perf_counter()
+        try:
+            return method(self, *args, **kwargs)
+        except VolsegError as error:
+            self.say(str(error), problem=True)
+        except Exception as error:
+            # A window that dies of a bug takes the person's work along; the bug goes to the log.
+            logger.exception("%s failed", method.__name__)
+            self.say(f"{type(error).__name__}: {error}", problem=True)
+        finally:
+            seconds = time.perf_counter() - start
+            CALLBACK_SECONDS.append((method.__name__, seconds))
+            if seconds > SLOW_S:
+                logger.info("%s kept the window busy for %.0f ms", method.__name__, seconds * 1000)
+        return None
+
+    return guarded  # type: ignore[return-value]

@@ -1,0 +1,187 @@
+"""The layers that the plugin adds: the result, and what was said."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.layers import Labels, Points, Vectors
+from napari.utils.colormaps import DirectLabelColormap
+from numpy.typing import NDArray
+
+from napari_volseg.geometry import AFFINE_KEY, LayerVolume, overlay_affine, world_from_data
+from napari_volseg.handles import shape_of
+from volseg.sessions import SessionState
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Layer
+
+OWNER_KEY = "volseg_owner"
+"""In the metadata of our layers, so that they are not taken for images or masks of the person."""
+
+POSITIVE_RGBA = np.array([0.25, 0.95, 0.35, 1.0])
+NEGATIVE_RGBA = np.array([1.0, 0.25, 0.25, 1.0])
+DRAFT_RGBA = np.array([1.0, 0.9, 0.2, 1.0])
+POINT_PIXELS = 9
+"""Diameter of a point on the screen when it is drawn."""
+
+
+def is_ours(layer: Layer) -> bool:
+    """Whether the plugin made the layer."""
+    return OWNER_KEY in layer.metadata
+
+
+class Overlays:
+    """Three layers over an image layer, with its transforms: result, points, lines.
+
+    Args:
+        viewer: they are added to.
+        layer: the image; only read.
+        volume: of the image.
+        array: label values [I, J, K], shown as they are; not copied.
+    """
+
+    def __init__(self, viewer: ViewerModel, layer: Layer, volume: LayerVolume, array: NDArray[Any]) -> None:
+        self._viewer = viewer
+        self._volume = volume
+        self._hidden: frozenset[int] = frozenset()
+        self._colors: dict[int, tuple[int, int, int]] = {}
+        self._marks: tuple[NDArray[np.float64], NDArray[np.float64]] = (np.zeros((0, 2, 3)), np.zeros((0, 4)))
+        affine = overlay_affine(world_from_data(layer), volume.fixed)
+        common = {"affine": affine, "units": layer.units, "axis_labels": layer.axis_labels}
+        ndim = volume.ndim
+        self.labels = Labels(
+            volume.in_layer(array),
+            name=f"{layer.name}: objects",
+            opacity=0.55,
+            metadata={OWNER_KEY: "objects", AFFINE_KEY: volume.grid.affine_ras},
+            **common,
+        )
+        self.lines = Vectors(
+            np.zeros((0, 2, ndim)),
+            ndim=ndim,
+            name=f"{layer.name}: strokes",
+            edge_width=self._pixel(1.2),
+            vector_style="line",
+            metadata={OWNER_KEY: "strokes"},
+            **common,
+        )
+        self.points = Points(
+            np.zeros((0, ndim)),
+            ndim=ndim,
+            name=f"{layer.name}: points",
+            size=self._pixel(POINT_PIXELS),
+            border_color="black",
+            border_width=0.12,
+            metadata={OWNER_KEY: "points"},
+            **common,
+        )
+        selected = set(viewer.layers.selection)
+        for made in (self.labels, self.lines, self.points):
+            viewer.add_layer(made)
+        # Adding a layer selects it; the person's choice comes back.
+        viewer.layers.selection = selected or {layer}
+
+    @property
+    def layers(self) -> tuple[Labels, Vectors, Points]:
+        """The three layers."""
+        return self.labels, self.lines, self.points
+
+    def _pixel(self, count: float) -> float:
+        """Voxels that are ``count`` pixels on a screen that shows the image about 700 pixels high."""
+        return max(1e-3, count * max(self._volume.grid.shape) / 700)
+
+    def follow(self, layer: Layer) -> None:
+        """Takes over the image's transforms, as they are now."""
+        affine = overlay_affine(world_from_data(layer), self._volume.fixed)
+        for ours in self.layers:
+            ours.affine = affine
+
+    def show_array(self, array: NDArray[Any]) -> None:
+        """Shows another array."""
+        self.labels.data = self._volume.in_layer(array)
+
+    def refresh(self) -> None:
+        """Shows what was written into the array."""
+        self.labels.refresh(thumbnail=False, highlight=False, extent=False)
+
+    def show_colors(self, state: SessionState, hidden: frozenset[int]) -> None:
+        """Gives every object its colour; hidden ones are transparent."""
+        colors = {item.object_id: item.color_rgb for item in state.objects}
+        if (colors, hidden) == (self._colors, self._hidden):
+            return
+        self._colors, self._hidden = colors, hidden
+        table: dict[int | None, NDArray[np.float32]] = {None: np.zeros(4, np.float32), 0: np.zeros(4, np.float32)}
+        for number, rgb in colors.items():
+            alpha = 0.0 if number in hidden else 1.0
+            table[number] = np.array([*(part / 255 for part in rgb), alpha], np.float32)
+        self.labels.colormap = DirectLabelColormap(color_dict=table)
+
+    def show_prompts(self, state: SessionState, active: int | None, entry_id: int | None, axis: int | None) -> None:
+        """Draws what was said; the active object's prompts strongly, the others' faintly."""
+        grid = self._volume.grid
+        points, point_colors, lines, line_colors, sizes = [], [], [], [], []
+        for entry in state.history:
+            shape = shape_of(entry.prompt, grid, axis)
+            rgba = (POSITIVE_RGBA if entry.prompt.positive else NEGATIVE_RGBA).copy()
+            rgba[3] = 1.0 if entry.object_id == active else 0.35
+            if shape.point_ijk is not None:
+                points.append(shape.point_ijk)
+                point_colors.append(rgba)
+                sizes.append(self._pixel(POINT_PIXELS * (1.6 if entry.entry_id == entry_id else 1.0)))
+            lines.append(shape.lines_ijk)
+            line_colors.append(np.tile(rgba, (len(shape.lines_ijk), 1)))
+        self._set_points(np.array(points).reshape(-1, 3), np.array(point_colors).reshape(-1, 4), sizes)
+        self._marks = (
+            np.concatenate(lines or [np.zeros((0, 2, 3))]),
+            np.concatenate(line_colors or [np.zeros((0, 4))]),
+        )
+        self._set_lines(*self._marks)
+
+    def show_draft(self, lines_ijk: NDArray[np.float64]) -> None:
+        """Draws what is being drawn, [N, 2, 3], besides the rest."""
+        lines, colors = self._marks
+        draft = np.tile(DRAFT_RGBA, (len(lines_ijk), 1))
+        self._set_lines(np.concatenate([lines, lines_ijk]), np.concatenate([colors, draft]))
+
+    def _set_points(self, points_ijk: NDArray[np.float64], colors: NDArray[np.float64], sizes: list[float]) -> None:
+        self.points.data = self._in_slice(points_ijk)
+        if len(points_ijk):
+            self.points.face_color = colors
+            self.points.size = sizes
+
+    def _set_lines(self, lines_ijk: NDArray[np.float64], colors: NDArray[np.float64]) -> None:
+        ends = self._in_slice(lines_ijk)
+        # A vector is a start and a direction.
+        self.lines.data = np.stack([ends[:, 0], ends[:, 1] - ends[:, 0]], axis=1)
+        if len(ends):
+            self.lines.edge_color = colors
+
+    def _in_slice(self, points_ijk: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Data coordinates in our layers, whose fixed axes have the one index 0."""
+        data = self._volume.data_of(points_ijk)
+        for axis in self._volume.fixed:
+            data[..., axis] = 0
+        return data
+
+    def remove(self) -> None:
+        """Takes the layers out of the viewer."""
+        for layer in self.layers:
+            if layer in self._viewer.layers:
+                self._viewer.layers.remove(layer)
+
+
+def user_layers(viewer: ViewerModel, kind: type) -> list[Layer]:
+    """The person's layers of a kind."""
+    return [layer for layer in viewer.layers if isinstance(layer, kind) and not is_ours(layer)]
+
+
+def presence_text(presence: float | None) -> str:
+    """For a table: percent, or a dash where the model does not say."""
+    return "–" if presence is None else f"{presence:.0%}"
+
+
+def volume_text(volume_ml: float) -> str:
+    """For a table, with as many digits as tell something."""
+    return f"{volume_ml:.1f}" if volume_ml >= 10 else f"{volume_ml:.3g}"
