@@ -27,6 +27,7 @@ _ALLOWED_TARGETS = frozenset(
         "volseg.transforms.cases.BoxOnMiddleSliced",
         "volseg.transforms.cases.WriteLabelMapd",
         "volseg.transforms.cases.find_cases",
+        "volseg.batch.bundle.BundleBatch",
         "volseg.training.batches.TrainingBatches",
         "volseg.training.parallel.Ranks",
         "volseg.training.parallel.join_ranks",
