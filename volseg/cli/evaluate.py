@@ -14,7 +14,6 @@ from volseg.cli.console import Console
 app = typer.Typer(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 
 PROTOCOL_NAMES = ("static", "cvpr25-interactive", "cvpr25-text", "nninteractive-like")
-CONFIG_NAMES = ("sam2-nano",)
 
 
 @app.callback()
@@ -36,6 +35,9 @@ def evaluate(
     ] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Only N cases, taken in turn from every group.")
+    ] = None,
+    parts: Annotated[
+        str | None, typer.Option(metavar="PART,PART", help="Only these parts of the protocol, such as box,box3d.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, metavar="S", help="Of everything drawn.")] = 0,
     blank: Annotated[
@@ -94,7 +96,7 @@ def evaluate(
     chosen = find_protocol(protocol)
     loaded = load_model(model, device=device, trust=trust)
     with console.progress("scoring") as progress:
-        summary = run(loaded, found, chosen, output, seed=seed, blank=blank, progress=progress)
+        summary = run(loaded, found, chosen, output, parts=_names(parts), seed=seed, blank=blank, progress=progress)
     for failure in summary["failures"]:
         console.warn(f"case {failure['case']}: object {failure['object']}, {failure['step']}: {failure['error']}")
     if json_:
@@ -104,19 +106,59 @@ def evaluate(
         typer.echo(f"wrote {output}")
 
 
+@app.command("compare")
+def compare(
+    ctx: typer.Context,
+    first: Annotated[Path, typer.Argument(metavar="A", help="Folder of a run.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Folder of a run of the same protocol.")],
+    seed: Annotated[int, typer.Option(min=0, metavar="S", help="Of the bootstrap.")] = 0,
+    json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Compare two runs case by case: B minus A, with intervals of the paired differences."""
+    from volseg.evaluation.compare import compare as run
+
+    found = run(first, second, seed)
+    if json_:
+        console: Console = ctx.obj
+        console.print_json({"differences": [one.to_json() for one in found]})
+        return
+    lines = []
+    for one in found:
+        low, high = one.difference.low, one.difference.high
+        interval = "" if low is None or high is None else f"{low:+.3f} to {high:+.3f}"
+        lines.append((one.group, str(one.difference.n), one.step, one.score, f"{one.first:.3f}", f"{one.second:.3f}",
+                      f"{one.difference.mean:+.3f}", interval))  # fmt: skip
+    _print_table(("group", "n", "step", "score", "A", "B", "B - A", "95 %"), lines)
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
+
+
 def _print_groups(groups: dict[str, Any]) -> None:
     """A line a group and step on stdout."""
-    from rich.console import Console as RichConsole
-    from rich.table import Table
-
-    table = Table("group", "cases", "objects", "step", "Dice", "95 %", "NSD", "past ends", "s", box=None)
+    lines = []
     for group, found in groups.items():
         for step, scores in found["steps"].items():
             dice, past = scores["dice"], scores["slices_past_end"]
             interval = "" if dice["low"] is None else f"{dice['low']:.3f} to {dice['high']:.3f}"
-            table.add_row(group, str(found["cases"]), str(found["objects"]), step, f"{dice['mean']:.3f}", interval,
+            lines.append((group, str(found["cases"]), str(found["objects"]), step, f"{dice['mean']:.3f}", interval,
                           f"{scores['nsd']['mean']:.3f}", "" if past is None else f"{past['mean']:.1f}",
-                          f"{scores['seconds']['mean']:.2f}")  # fmt: skip
+                          f"{scores['seconds']['mean']:.2f}"))  # fmt: skip
+    _print_table(("group", "cases", "objects", "step", "Dice", "95 %", "NSD", "past ends", "s"), lines)
+    for group, found in groups.items():
+        for curve, areas in found["curves"].items():
+            dsc, nsd = areas["dsc_auc"]["mean"], areas["nsd_auc"]["mean"]
+            typer.echo(f" {group}: {curve}: DSC AUC {dsc:.3f}, NSD AUC {nsd:.3f} (of 4)")
+
+
+def _print_table(header: tuple[str, ...], lines: list[tuple[str, ...]]) -> None:
+    from rich.console import Console as RichConsole
+    from rich.table import Table
+
+    table = Table(*header, box=None)
+    for line in lines:
+        table.add_row(*line)
     # Into a string first: rich would cut columns to the width of a terminal that a pipe does not have.
     console = RichConsole(width=200)
     with console.capture() as capture:

@@ -80,8 +80,9 @@ def read_archive(path: Path) -> Archive:
         raise EvaluationError(f"{path} is no readable NPZ archive: {error}") from error
     shapes = {array.shape for name, array in arrays.items() if name != "spacing"}
     if len(shapes) != 1 or len(next(iter(shapes))) != 3:
-        raise EvaluationError(f"{path}: expected imgs and gts of one shape [D, H, W], got {names and sorted(names)} with "
-                              f"shapes {sorted(shapes)}")  # fmt: skip
+        raise EvaluationError(
+            f"{path}: expected imgs and gts of one shape [D, H, W], got {sorted(names)} with shapes {sorted(shapes)}"
+        )
     depth, height, width = next(iter(shapes))
     spacing = spacing_xyz(arrays.get("spacing"), path)
     try:

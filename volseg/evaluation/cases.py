@@ -78,8 +78,10 @@ def find_cases(source: Path) -> tuple[EvaluationCase, ...]:
     else:
         raise EvaluationError(f"{source}: there is no such file or folder of cases")
     if not cases:
-        raise EvaluationError(f"{source} holds no cases; expected a CSV file with {','.join(COLUMNS)}, or a folder with "
-                              f"images and labels, imagesTr and labelsTr, or .npz files")  # fmt: skip
+        raise EvaluationError(
+            f"{source} holds no cases; expected a CSV file with {','.join(COLUMNS)}, or a folder with images and "
+            "labels, imagesTr and labelsTr, or .npz files"
+        )
     names = [case.case_id for case in cases]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:

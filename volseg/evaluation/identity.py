@@ -21,6 +21,7 @@ class Identity:
         model_sha256: hash of its weights, empty for a model without.
         protocol: name.
         protocol_version: its version.
+        parts: those of the protocol that were run, joined by commas.
         seed: of everything drawn.
         blank: whether images were replaced by a constant.
         volseg: version of volseg.
@@ -31,6 +32,7 @@ class Identity:
     model_sha256: str
     protocol: str
     protocol_version: int
+    parts: str
     seed: int
     blank: bool
     volseg: str

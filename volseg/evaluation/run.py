@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from volseg.data.modality import Modality
+from volseg.data.object_mask import ObjectMask
 from volseg.errors import Cancelled, EvaluationError
+from volseg.evaluation.answers import answers_path, write_answers
 from volseg.evaluation.cases import EvaluationCase
 from volseg.evaluation.identity import Identity, claim_folder
 from volseg.evaluation.instances import instance_scores
+from volseg.evaluation.page import shown_step, write_page
 from volseg.evaluation.placement import acquisition_axis
 from volseg.evaluation.protocols.base import Answer, Dialogue, Protocol
 from volseg.evaluation.reference import (
-    Reference,
     ReferenceObject,
     case_sha256,
     case_window,
@@ -64,6 +66,7 @@ def evaluate(
     protocol: Protocol,
     folder: Path,
     *,
+    parts: Sequence[str] | None = None,
     seed: int = 0,
     blank: bool = False,
     progress: ProgressCallback | None = None,
@@ -78,6 +81,7 @@ def evaluate(
         cases: on what.
         protocol: how.
         folder: for the results; made where it is missing.
+        parts: of the protocol that are run; None runs all that the model serves.
         seed: of everything drawn.
         blank: replaces every image by a constant: what a model still finds, it has from the prompts alone.
         progress: told the part done; may cancel.
@@ -93,14 +97,14 @@ def evaluate(
     """
     from volseg import __version__
 
-    parts = protocol.served(model.card)
-    left_out = [part for part in protocol.parts if part not in parts]
+    served = protocol.served(model.card, parts)
+    left_out = [part for part in parts or protocol.parts if part not in served]
     if left_out:
         logger.warning("model %s cannot be asked for %s; left out", model.card.name, ", ".join(left_out))
-    checked = _check(cases, protocol, parts, seed, progress)
+    checked = _check(cases, protocol, served, seed, progress)
     card = model.card
-    identity = Identity(card.name, card.version, card.weights_sha256, protocol.name, protocol.version, seed, blank,
-                        __version__)  # fmt: skip
+    identity = Identity(card.name, card.version, card.weights_sha256, protocol.name, protocol.version, ",".join(served),
+                        seed, blank, __version__)  # fmt: skip
     claim_folder(folder, identity)
     done = _kept_rows(folder / SCORES_FILE, checked)
     for number, item in enumerate(checked):
@@ -108,9 +112,9 @@ def evaluate(
             continue
         fraction = number / len(checked)
         report(progress, fraction, f"case {item.case.case_id}")
-        done[item.case.case_id] = _score_case(
-            model, item, protocol, parts, seed, blank, _cancelling(progress, fraction)
-        )
+        rows, masks = _score_case(model, item, protocol, served, seed, blank, _cancelling(progress, fraction))
+        done[item.case.case_id] = rows
+        write_answers(answers_path(folder, item.case.case_id), masks)
         write_rows([row for one in checked for row in done.get(one.case.case_id, ())], folder / SCORES_FILE)
     rows = [row for one in checked for row in done[one.case.case_id]]
     write_rows(rows, folder / SCORES_FILE)
@@ -126,6 +130,7 @@ def evaluate(
         ],
         "groups": summarise(rows, protocol, seed),
     }
+    write_page(folder / PAGE_FILE, summary, rows, [item.case for item in checked], protocol)
     _write(folder / SUMMARY_FILE, json.dumps(summary, indent=1, allow_nan=False))
     report(progress, 1.0, "scored")
     return summary
@@ -185,12 +190,15 @@ def _score_case(
     seed: int,
     blank: bool,
     progress: ProgressCallback | None,
-) -> list[Row]:
+) -> tuple[list[Row], dict[int, ObjectMask]]:
+    """Rows, and by object the masks of the step that the page shows."""
     case = item.case
     reference = read_reference(case)
     dialogues = protocol.dialogues(reference, parts, case_seed(seed, case.case_id))
     image: MetaTensor | None = None
     rows: list[Row] = []
+    masks: dict[int, ObjectMask] = {}
+    shown = shown_step(protocol, [step for one in dialogues for step in one.steps])
     failure = ""
     try:
         image = read_case_image(case)
@@ -204,17 +212,20 @@ def _score_case(
         if image is None:
             rows += [_failed(item, one, step, failure) for one in dialogue.objects for step in dialogue.steps]
         else:
-            rows += _hold(dialogue, Trial(model, image, options, progress), item)
-    return list(protocol.settled(tuple(rows)))
+            rows += _hold(dialogue, Trial(model, image, options, progress), item, shown, masks)
+    return list(protocol.settled(tuple(rows))), masks
 
 
-def _hold(dialogue: Dialogue, trial: Trial, item: _Checked) -> list[Row]:
-    """The rows of one dialogue; a step without an answer is scored 0 with the reason."""
+def _hold(dialogue: Dialogue, trial: Trial, item: _Checked, shown: str, masks: dict[int, ObjectMask]) -> list[Row]:
+    """The rows of one dialogue; a step without an answer is scored 0 with the reason. Adds shown ones to ``masks``."""
     rows: list[Row] = []
     failure = ""
     try:
         with trial:
-            rows.extend(_row(item, answer) for answer in dialogue.answers(trial))
+            for answer in dialogue.answers(trial):
+                rows.append(_row(item, answer))
+                if answer.step == shown:
+                    masks[answer.item.object_id] = answer.mask
     except Cancelled:
         raise
     except Exception as error:
@@ -286,6 +297,3 @@ def _write(path: Path, text: str) -> None:
 
     with atomic_path(path) as partial:
         partial.write_text(text, encoding="utf-8")
-
-
-__all__ = ["PAGE_FILE", "SCORES_FILE", "SUMMARY_FILE", "Reference", "case_seed", "evaluate"]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from volseg.data.object_mask import ObjectMask
-from volseg.errors import CapabilityError
+from volseg.errors import CapabilityError, EvaluationError
 from volseg.evaluation.cost import Cost
 from volseg.evaluation.reference import Reference, ReferenceObject
 from volseg.models.card import ModelCard
@@ -85,23 +85,30 @@ class Protocol(ABC):
 
     curves: ClassVar[tuple[Curve, ...]] = ()
 
-    def served(self, card: ModelCard) -> tuple[str, ...]:
-        """The parts that a model can take.
+    def served(self, card: ModelCard, wanted: Sequence[str] | None = None) -> tuple[str, ...]:
+        """The parts that a model can take, of those that are wanted; None wants all.
 
         Raises:
             CapabilityError: there is none.
+            EvaluationError: a wanted part is none of the protocol's.
         """
+        unknown = [part for part in wanted or () if part not in self.parts]
+        if unknown:
+            raise EvaluationError(
+                f"protocol {self.name} has no part {', '.join(unknown)}; its parts are {', '.join(self.parts)}"
+            )
         served = tuple(
             part
             for part, needs in self.parts.items()
-            if all(kind in (card.positive if positive else card.negative) for kind, positive in needs)
+            if (wanted is None or part in wanted)
+            and all(kind in (card.positive if positive else card.negative) for kind, positive in needs)
         )
         if not served:
             every = sorted({f"{'+' if sign else '-'}{kind}" for needs in self.parts.values() for kind, sign in needs})
             has = sorted([f"+{kind}" for kind in card.positive] + [f"-{kind}" for kind in card.negative])
             raise CapabilityError(
-                f"model {card.name} cannot be scored with protocol {self.name}, which uses {', '.join(every)}; the model "
-                f"takes {', '.join(has)}"
+                f"model {card.name} cannot be scored with protocol {self.name}, which uses {', '.join(every)}; "
+                f"the model takes {', '.join(has)}"
             )
         return served
 

@@ -30,7 +30,7 @@ SIGNED = frozenset((kind, sign) for kind in (PromptKind.POINT, PromptKind.SCRIBB
 
 
 class NnInteractiveLike(Protocol):
-    """Of every object: a point, a jittered 2D box or a scribble, drawn; then five corrections, a point or scribble each.
+    """Of every object: a point, a jittered 2D box or a scribble, drawn; then five corrections, points or scribbles.
 
     A correction speaks of a 26-connected part of the error, drawn in proportion to its size. 2D prompts lie on a slice
     of any of the three planes, drawn in proportion to what it shows of that part. Scribbles are a line, a centre line

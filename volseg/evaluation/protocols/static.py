@@ -30,7 +30,7 @@ def _mask(truth: ObjectMask) -> Prompt:
 
 
 class Static(Protocol):
-    """Of every object, apart from the others:
+    """Asks about every object apart from the others.
 
     - ``box``: the tight 2D box on the middle occupied slice of the acquisition plane,
     - ``box+1`` ... ``box+5``: after it one click after another where the answer is most wrong (``error_click``),
@@ -56,7 +56,7 @@ class Static(Protocol):
         """See ``Protocol.dialogues``; nothing is drawn."""
         found = []
         for item in reference.objects:
-            if BOX in parts:
+            if BOX in parts or CORRECTED in parts:
                 steps = (BOX, *CORRECTION_STEPS) if CORRECTED in parts else (BOX,)
                 found.append(Dialogue((item,), steps, partial(_dialogue, item, _box, steps)))
             for part, first in self._FIRST.items():
