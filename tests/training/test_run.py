@@ -24,6 +24,7 @@ from volseg.training.record import LOG
 from volseg.training.run import train
 from volseg.training.start import read_start
 from volseg.training.steps import clip_step, image_step
+from volseg.training.travel import Travel
 from volseg.training.validate import Validator, dice, ellipse
 from volseg.training.volume import TrainingVolume, read_volume
 
@@ -77,8 +78,8 @@ def test_image_steps_reach_encoder_prompts_and_decoder(network: Sam2Network, tin
 def test_clip_steps_train_memory(network: Sam2Network, tiny_config: TrainConfig) -> None:
     frames, targets = disc_frames(2, 4)
     for step in range(3):
-        travel = torch.ones(2), torch.full((2,), torch.nan)
-        tally = clip_step(network, frames, targets, *travel, prompt_rng(tiny_config, step), Precision.FLOAT32)
+        travel = Travel(torch.ones(2), torch.zeros(2), torch.full((2,), torch.nan))
+        tally = clip_step(network, frames, targets, travel, prompt_rng(tiny_config, step), Precision.FLOAT32)
         tally.mean().backward()
     assert "dice tracked" in tally.numbers()
     assert not parts_without_gradient(network) & {"memory_attention", "memory_encoder", "object_pointer_proj"}

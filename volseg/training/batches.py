@@ -17,6 +17,7 @@ from volseg.training.config import TrainConfig
 from volseg.training.frames import normalised
 from volseg.training.sampling import MIN_SHOWN, ClipSampler
 from volseg.training.synthetic import GROUP, SyntheticVolumes
+from volseg.training.travel import Travel
 from volseg.training.volume import TrainingVolume
 
 DRAW_SEED, PROMPT_SEED, AUGMENT_SEED = 1, 2, 3
@@ -38,8 +39,7 @@ class TrainingBatch:
         kind: single images (T is 1) or clips.
         frames: [N, T, 3, S, S] from 0 to 1.
         targets: [N, T, S, S] from 0 to 1.
-        step_pixels: [N], see `Clip`.
-        reach: [N], see `Clip`.
+        travel: how far the clips have come.
         rank: which process of a distributed run it is for.
     """
 
@@ -47,8 +47,7 @@ class TrainingBatch:
     kind: StepKind
     frames: Tensor
     targets: Tensor
-    step_pixels: Tensor
-    reach: Tensor
+    travel: Travel
     rank: int = 0
 
 
@@ -87,9 +86,7 @@ class TrainingBatches(Dataset[TrainingBatch]):
         clips = [self._sampler.draw(rng, length, generated) for _ in range(count)]
         frames = torch.from_numpy(np.stack([clip.frames for clip in clips]))
         targets = torch.from_numpy(np.stack([clip.targets for clip in clips]))
-        step_pixels = torch.tensor([clip.step_pixels for clip in clips])
-        reach = torch.tensor([clip.reach for clip in clips])
-        return TrainingBatch(step, kind, frames, targets, step_pixels, reach, self._rank)
+        return TrainingBatch(step, kind, frames, targets, Travel.of(clips), self._rank)
 
     def _current(self, step: int) -> Sequence[TrainingVolume]:
         """The generated volumes of this step: a window that moves by one every so many steps."""

@@ -15,6 +15,7 @@ from volseg.training.config import TrainConfig
 from volseg.training.frames import normalised
 from volseg.training.sampling import Clip, ClipSampler
 from volseg.training.steps import decode_prompts, frames_of_clips, track_clip
+from volseg.training.travel import Travel
 from volseg.training.volume import TrainingVolume
 
 SCORE_BIAS = "mask_decoder.pred_obj_score_head.proj_out.bias"
@@ -76,13 +77,12 @@ def _tracked_scores(
         clips: list[Clip] = [sampler.draw(rng, length) for _ in range(ROWS)]
         frames = torch.from_numpy(np.stack([clip.frames for clip in clips])).to(network.device)
         targets = torch.from_numpy(np.stack([clip.targets for clip in clips]))
-        travel = (torch.tensor([c.step_pixels for c in clips]), torch.tensor([c.reach for c in clips]))
         encoded = network.encode_frames(normalised(frames.flatten(0, 1), config))
         at = frames_of_clips(encoded, ROWS, length)
         masks = prompts.solid(targets[:, 0])
         said = prompts.boxes(rng, masks) if start % (2 * ROWS) else prompts.first_clicks(rng, masks)
         output = decode_prompts(network, at[0], *said, None)
-        for frame, tracked in enumerate(track_clip(network, at, output, *travel), 1):
+        for frame, tracked in enumerate(track_clip(network, at, output, Travel.of(clips)), 1):
             scores += tracked.object_score_logits[:, 0].tolist()
             present += (targets[:, frame].flatten(1).amax(dim=1) > 0).tolist()
     return np.array(scores), np.array(present)

@@ -13,6 +13,7 @@ from volseg.data.modality import Modality
 from volseg.errors import TrainingError
 from volseg.geometry import Plane
 from volseg.inferers.slices.crop import Crop
+from volseg.networks.sam2.carry import reach_of
 from volseg.training.config import SamplingConfig
 from volseg.training.volume import PlaneSlices, TrainingVolume, VolumeObject
 
@@ -25,6 +26,9 @@ BEYOND_END = 0.35
 lie there."""
 TOLD_END = 0.25
 """Part of the clips in which the network is told where the object ends, as by a 3D box."""
+STARTED_BEFORE = 0.5
+"""Part of the clips that go on with tracking that began on an earlier slice: clips are too short to show how far from
+its prompt a long object goes on."""
 DOUBLE_STEP = 0.2
 """Part of the clips that show every other slice."""
 
@@ -37,12 +41,15 @@ class Clip:
         frames: [T, 3, S, S] float32 from 0 to 1, not yet normalised: the slice before, the slice, the slice after.
         targets: [T, S, S] float32, the part of each pixel that is the object.
         step_pixels: distance between the frames, in their pixels.
-        reach: frames from the first one to the object's end, if the network is to be told; else NaN.
+        start: frames that were tracked before the first one; 0 if that is the prompted one.
+        reach: frames from the prompted one to where its object is expected to end; NaN leaves that to
+            `networks.sam2.carry.expected_reach` of the first frame's answer.
     """
 
     frames: NDArray[np.float32]
     targets: NDArray[np.float32]
     step_pixels: float
+    start: float = 0.0
     reach: float = math.nan
 
 
@@ -135,9 +142,32 @@ class ClipSampler:
             clip = cut_clip(slices, item, indices, crop, draw_window(rng, volume.modality), self._size)
             # Rounding and stretching may push an object of a pixel or two out of the crop.
             if clip.targets[0].max() >= MIN_SHOWN:
-                told = frames > 1 and rng.random() < TOLD_END
-                return replace(clip, reach=_reach(indices, where.indices)) if told else clip
+                return self._started(rng, clip, item, slices, indices, where.indices, crop) if frames > 1 else clip
         raise TrainingError(f"no object in {MAX_TRIES} draws lies in {frames} neighbouring slices")
+
+    def _started(
+        self,
+        rng: np.random.Generator,
+        clip: Clip,
+        item: VolumeObject,
+        slices: PlaneSlices,
+        indices: Sequence[int],
+        occupied: NDArray[np.int32],
+        crop: Crop,
+    ) -> Clip:
+        """The clip with where its tracking began and where it is expected to end."""
+        step = indices[1] - indices[0]
+        told, before = rng.random() < TOLD_END, rng.random() < STARTED_BEFORE
+        behind = occupied[(occupied - indices[0]) * step <= 0]
+        origin = int(rng.choice(behind)) if before else indices[0]
+        start = abs(indices[0] - origin) / abs(step)
+        if told:
+            end = int(occupied[-1] if step > 0 else occupied[0])
+            return replace(clip, start=start, reach=abs(end - origin) / abs(step) + 0.5)
+        if origin == indices[0]:
+            return clip
+        area = np.count_nonzero(item.mask(slices.labels[origin])) * self._size**2 / (crop.rows * crop.columns)
+        return replace(clip, start=start, reach=reach_of(area, clip.step_pixels))
 
     def _plane(self, rng: np.random.Generator, volume: TrainingVolume) -> Plane:
         others = [plane for plane in volume.planes if plane is not volume.acquired]
@@ -181,12 +211,6 @@ class ClipSampler:
         size = np.maximum(2, np.round(side_mm * np.array([stretch, 1 / stretch]) / spacing)).astype(int)
         first = np.round(centre - (size - 1) / 2).astype(int)
         return Crop(int(first[0]), int(first[1]), int(size[0]), int(size[1]))
-
-
-def _reach(indices: Sequence[int], occupied: NDArray[np.int32]) -> float:
-    """Frames from the first one to half a frame beyond the last slice that the object is on."""
-    step = indices[1] - indices[0]
-    return float(abs((occupied[-1] if step > 0 else occupied[0]) - indices[0]) / abs(step) + 0.5)
 
 
 CT_WINDOWS = ((-160.0, 240.0), (-150.0, 250.0), (-125.0, 225.0), (-1350.0, 150.0), (-500.0, 1300.0), (-100.0, 500.0))

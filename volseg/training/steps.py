@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from volseg.networks.sam2.carry import carried_mask, expected_reach
+from volseg.networks.sam2.carry import carried_mask
 from volseg.networks.sam2.features import FrameFeatures, FrameOutput, MemoryRows
 from volseg.networks.sam2.network import MEMORY_BIAS, MEMORY_SCALE, Sam2Network
 from volseg.training import prompts
 from volseg.training.config import Precision
 from volseg.training.losses import Loss, frame_loss
+from volseg.training.travel import Travel
 
 PREVIOUS_LOGITS_PART = 0.5
 """Part of the corrections that are given the earlier mask; half of these get only the new clicks with it."""
@@ -108,8 +109,7 @@ def clip_step(
     network: Sam2Network,
     frames: Tensor,
     targets: Tensor,
-    step_pixels: Tensor,
-    reach: Tensor,
+    travel: Travel,
     rng: np.random.Generator,
     precision: Precision,
 ) -> Tally:
@@ -119,8 +119,7 @@ def clip_step(
         network: in training mode.
         frames: [N, T, 3, S, S], normalised, in the order of tracking.
         targets: [N, T, S, S]; the first frame has the object.
-        step_pixels: [N], see `Clip`.
-        reach: [N], see `Clip`.
+        travel: how far the clips have come.
         rng: of the prompts.
         precision: of the image encoder.
     """
@@ -132,7 +131,7 @@ def clip_step(
     output = _first_frame(network, at[0], targets[:, 0], masks, rng, tally)
     span = int(rng.integers(length, MAX_POINTER_SPAN + 1)) if rng.random() < 0.3 else MAX_POINTER_SPAN
     tracked = []
-    for frame, answer in enumerate(track_clip(network, at, output, step_pixels, reach, span), 1):
+    for frame, answer in enumerate(track_clip(network, at, output, travel, span), 1):
         tally.add("tracked", frame_loss(answer, targets[:, frame]))
         tracked.append(answer.low_res_logits.detach())
     corrected = int(rng.integers(1, length))
@@ -155,8 +154,7 @@ def track_clip(
     network: Sam2Network,
     at: Sequence[FrameFeatures],
     output: FrameOutput,
-    step_pixels: Tensor,
-    reach: Tensor,
+    travel: Travel,
     span: int = MAX_POINTER_SPAN,
 ) -> Iterator[FrameOutput]:
     """Tracks clips through memory from their prompted first frame, as `inferers.tracking` does.
@@ -165,16 +163,14 @@ def track_clip(
         network: in any mode.
         at: features of each frame, one row a clip; no more frames than the network has memories.
         output: of the first frame.
-        step_pixels: [R], see `Clip`.
-        reach: [R], see `Clip`.
+        travel: how far the clips have come.
         span: see `MemoryRows.pointer_span`.
 
     Yields:
         The output of every further frame.
     """
     rows, device = len(at[0]), at[0].embedding.device
-    expected = expected_reach(output.low_res_logits, step_pixels.to(device))
-    expected = torch.where(reach.to(device).isnan(), expected, reach.to(device))
+    first_logits = output.low_res_logits.detach()
     memories, pointers = [_memory(network, at[0], output, prompted=True)], [output.object_pointer]
     for frame in range(1, len(at)):
         read = MemoryRows(
@@ -184,7 +180,9 @@ def track_clip(
             pointer_offsets=_same_for_all(range(frame, 0, -1), rows, device),
             pointer_span=span,
         )
-        carried = carried_mask(output.low_res_logits.detach(), frame / expected) if network.spec.carry_mask else None
+        carried: Tensor | None = None
+        if network.spec.carry_mask:
+            carried = carried_mask(output.low_res_logits.detach(), travel.travelled(frame, first_logits))
         output = network.decode(
             at[frame], conditioned=network.condition_on_memory(at[frame], read), mask_logits=carried
         )

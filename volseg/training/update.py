@@ -55,7 +55,7 @@ class StepUpdate:
         if batch.kind is StepKind.IMAGES:
             tally = image_step(network, frames[:, 0], targets[:, 0], rng, config.precision)
         else:
-            tally = clip_step(network, frames, targets, batch.step_pixels, batch.reach, rng, config.precision)
+            tally = clip_step(network, frames, targets, batch.travel, rng, config.precision)
         loss = tally.mean()
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)

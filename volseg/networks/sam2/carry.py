@@ -37,6 +37,11 @@ def expected_reach(low_res_logits: Tensor, step_pixels: Tensor) -> Tensor:
     return (RADII * (area / math.pi).sqrt() / step_pixels).clamp(min=SHORTEST_REACH)
 
 
+def reach_of(area_pixels: float, step_pixels: float) -> float:
+    """`expected_reach` of a mask of so many pixels of the frame."""
+    return max(SHORTEST_REACH, RADII * math.sqrt(area_pixels / math.pi) / step_pixels)
+
+
 def carried_mask(previous_logits: Tensor, travelled: Tensor) -> Tensor:
     """The mask prompt of tracked frames.
 
