@@ -54,6 +54,7 @@ def timed(command: list[str], threads: int) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=100)
+    parser.add_argument("--loop-cases", type=int, help="the loop does the first ones only, and its time is scaled")
     parser.add_argument("--model", default="random-walker")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--workers", type=int, default=1)
@@ -62,6 +63,7 @@ def main() -> None:
     if not DATA.is_dir():
         sys.exit("needs the public volumes in ../shared/data")
     images = sorted((DATA / "images").glob("*.nii.gz"))[: arguments.cases]
+    looped = images[: arguments.loop_cases]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         loop_out, batch_out, prompts = folder / "loop", folder / "batch", folder / "prompts"
@@ -75,12 +77,23 @@ def main() -> None:
             rows.append({"image": str(image), "prompts": str(file)})
             lines.append(
                 shlex.join(
-                    [str(VOLSEG), "segment", str(image), "-o", str(loop_out / f"{stem}_seg.nii.gz"),
-                     "--prompts", str(file), "--model", arguments.model, "--device", arguments.device]
-                )  # fmt: skip
+                    [
+                        str(VOLSEG),
+                        "segment",
+                        str(image),
+                        "-o",
+                        str(loop_out / f"{stem}_seg.nii.gz"),
+                        "--prompts",
+                        str(file),
+                        "--model",
+                        arguments.model,
+                        "--device",
+                        arguments.device,
+                    ]
+                )
             )
         (folder / "list.json").write_text(json.dumps(rows))
-        (folder / "loop.sh").write_text("\n".join(lines))
+        (folder / "loop.sh").write_text("\n".join(lines[: len(looped) + 1]))
         report = folder / "run.json"
         batch = [str(VOLSEG), "batch", str(folder / "list.json"), "-o", str(batch_out), "--model", arguments.model]
         batch += ["--devices", arguments.device, "--workers", str(arguments.workers)]
@@ -88,11 +101,12 @@ def main() -> None:
         batch_wall, batch_cpu = timed(batch, arguments.threads)
         loop_wall, loop_cpu = timed(["bash", str(folder / "loop.sh")], arguments.threads)
         same = 0
-        for image in images:
+        for image in looped:
             result = image.name.removesuffix(".nii.gz") + "_seg.nii.gz"
             same += bool(
                 np.array_equal(read_labelmap(loop_out / result).array, read_labelmap(batch_out / result).array)
             )
+        scale = len(images) / len(looped)
         busy = json.loads(report.read_text())["compute_busy_part"]
         result = {
             "cases": len(images),
@@ -100,10 +114,14 @@ def main() -> None:
             "device": arguments.device,
             "workers": arguments.workers,
             "threads": arguments.threads,
+            "looped": len(looped),
             "identical": same,
             "loop": {"wall_s": round(loop_wall, 1), "cpu_s": round(loop_cpu, 1)},
             "batch": {"wall_s": round(batch_wall, 1), "cpu_s": round(batch_cpu, 1), "compute_busy_part": busy},
-            "ratio": {"wall": round(loop_wall / batch_wall, 2), "cpu": round(loop_cpu / batch_cpu, 2)},
+            "ratio": {
+                "wall": round(scale * loop_wall / batch_wall, 2),
+                "cpu": round(scale * loop_cpu / batch_cpu, 2),
+            },
         }
         print(json.dumps(result, indent=1))
 

@@ -61,9 +61,7 @@ def test_sidecars_tell_what_was_done(inputs, output, run):
     assert side["peak_memory_bytes"] > 0
     assert {"python", "torch", "volseg"} <= set(side["versions"])
     assert side["outputs"][0]["name"] == "case000_seg.nii.gz"
-    assert CaseRecord.from_json(side).to_json() == {**side, "settings": (("window", "0,300"),)} | {
-        name: CaseRecord.from_json(side).to_json()[name] for name in side if name != "settings"
-    }
+    assert json.loads(json.dumps(CaseRecord.from_json(side).to_json())) == side
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"schema": "volseg.batch.case", "version": 1}'])

@@ -14,11 +14,14 @@ from volseg.batch.case import Case, SeriesSource
 WORK_BYTES_PER_VOXEL = 10
 """Beside the image: label map, masks, and float copies that models and pictures make while they work."""
 
-WORKER_BYTES = 900 << 20
-"""A worker without a case: Python, torch and a small model. Larger models say more by their weights."""
+WORKER_BYTES = 1100 << 20
+"""A worker without a case: Python, torch and a small model, as measured."""
 
 BUDGET_PART = 0.8
 """Part of the memory that is free now that a run takes if it is not told."""
+
+NO_BUDGET = 1 << 62
+"""On a cluster, where each node has its own memory and the cluster places the workers."""
 
 _UNKNOWN_BYTES = 64 << 20
 """For an image whose header cannot be read; it fails before it takes any."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from volseg.data.dicom.kinds import SegmentationKind
 from volseg.data.labelmap import OverlapPolicy
 from volseg.models.options import EncodeOptions
 
@@ -58,7 +59,7 @@ class CaseOptions:
         channel: which channel or time point, where files hold several.
         exact: forgo approximate updates.
         overlap: what becomes of voxels that several objects claim.
-        segment_kind: of DICOM segmentations: ``binary`` or ``labelmap``.
+        segment_kind: of DICOM segmentations; fractional ones need probabilities, which label maps have not.
     """
 
     formats: tuple[OutputFormat, ...] = DEFAULT_FORMATS
@@ -66,7 +67,7 @@ class CaseOptions:
     channel: int | None = None
     exact: bool = False
     overlap: OverlapPolicy = OverlapPolicy.LAST_WINS
-    segment_kind: str = "binary"
+    segment_kind: SegmentationKind = SegmentationKind.BINARY
 
     def formats_for(self, *, dicom: bool) -> tuple[OutputFormat, ...]:
         """The formats that an image can have."""
@@ -87,7 +88,7 @@ class CaseOptions:
             "channel": self.channel,
             "exact": self.exact,
             "overlap": str(self.overlap),
-            "segment_kind": self.segment_kind,
+            "segment_kind": str(self.segment_kind),
         }
 
     @property

@@ -35,10 +35,7 @@ def measure_objects(labelmap: LabelMap, image: MetaTensor) -> tuple[ObjectMeasur
 
 def measurement_rows(measurements: Sequence[ObjectMeasurements]) -> tuple[dict[str, Any], ...]:
     """The measurements as plain data, one row an object."""
-    return tuple(
-        {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(item).items()}
-        for item in measurements
-    )
+    return tuple(asdict(item) for item in measurements)
 
 
 def write_outputs(

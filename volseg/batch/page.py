@@ -48,11 +48,10 @@ words.addEventListener('input', show); bad.addEventListener('change', show);
 
 _COLUMNS = (
     ("volume_ml", "ml", 2),
-    ("longest_axial_mm", "axial mm", 1),
     ("longest_in_plane_mm", "in plane mm", 1),
     ("longest_3d_mm", "3D mm", 1),
     ("mean", "mean", 1),
-    ("intensity_mean", "mean", 1),
+    ("std", "std", 1),
     ("presence", "presence", 2),
 )
 """Measurements that a person looks for; the table of all is in the CSV file."""

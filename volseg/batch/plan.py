@@ -164,8 +164,7 @@ def make_plan(
             f"nothing is said about any of the {len(cases)} cases and model {card.name} needs prompts; put prompt "
             "files beside the images, name them in a list, or give --text"
         )
-    # Where one worker's own memory already exceeds the budget, every case would wait for ever.
-    room = budget_bytes - WORKER_BYTES
+    room = budget_bytes - WORKER_BYTES * workers
     planned = []
     for case in cases:
         size = size_of(case)
@@ -197,8 +196,8 @@ def _refusal(case: Case, size: Size, card: ModelCard, options: CaseOptions, room
     if size.bytes > room:
         return CaseError(
             ErrorKind.TOO_LARGE,
-            f"needs about {size.bytes / 1e9:.2f} GB beside the {WORKER_BYTES / 1e9:.2f} GB of a worker, and the memory "
-            f"budget is {(room + WORKER_BYTES) / 1e9:.2f} GB; give more with --memory-gb",
+            f"needs about {size.bytes / 1e9:.2f} GB and {max(0, room) / 1e9:.2f} GB of the budget are left beside "
+            f"what the workers take ({WORKER_BYTES / 1e9:.2f} GB each); give more with --memory-gb or fewer --workers",
             Stage.PLAN,
         )
     if not options.formats_for(dicom=case.is_dicom):

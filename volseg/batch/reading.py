@@ -30,6 +30,4 @@ def read_case_image(case: Case, channel: int | None, modality: Modality | None) 
             f"{case.source.damaged} of the DICOM files beside its {len(case.source.files)} slices cannot be read, so "
             "slices may be missing; remove or mend them"
         )
-    # A multi-frame file says all by itself.
-    place = case.source.files[0] if len(case.source.files) == 1 else case.source.folder
-    return read_image(place, series_uid=case.source.uid, modality=modality)
+    return read_image(case.source.folder, modality=modality, slices=case.source.files)

@@ -146,9 +146,8 @@ def measurements_csv(records: tuple[CaseRecord, ...]) -> str:
     rows: list[dict[str, Any]] = []
     for record in records:
         for item in record.objects:
-            flat = dict(_flat(item))
-            columns |= dict.fromkeys(flat)
-            rows.append({"case": record.case_id, **flat})
+            columns |= dict.fromkeys(item)
+            rows.append({"case": record.case_id, **item})
     stream = io.StringIO()
     writer = csv.DictWriter(stream, ["case", *columns], restval="", lineterminator="\n")
     writer.writeheader()
@@ -160,16 +159,3 @@ def write_text(path: Path, text: str) -> None:
     """Writes a file whole or not at all."""
     with atomic_path(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="")
-
-
-def _flat(item: dict[str, Any], before: str = "") -> list[tuple[str, Any]]:
-    """Nested values with their names put together: a column holds one number or word."""
-    flat: list[tuple[str, Any]] = []
-    for name, value in item.items():
-        if isinstance(value, dict):
-            flat += _flat(value, f"{before}{name}_")
-        elif isinstance(value, list | tuple):
-            flat += _flat({str(number): part for number, part in enumerate(value)}, f"{before}{name}_")
-        else:
-            flat.append((f"{before}{name}", "" if value is None else value))
-    return flat

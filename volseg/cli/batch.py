@@ -238,9 +238,10 @@ def batch(
     console: Console = ctx.obj
     from volseg.batch import CaseOptions, FindSettings, IdStyle, ModelChoice, make_plan
     from volseg.batch.find import find_cases
-    from volseg.batch.memory import default_budget_bytes
+    from volseg.batch.memory import NO_BUDGET, WORKER_BYTES, default_budget_bytes
     from volseg.batch.plan import in_shard
     from volseg.data import Modality, OverlapPolicy
+    from volseg.data.dicom.kinds import SegmentationKind
     from volseg.geometry import Frame, Plane
     from volseg.models.options import EncodeOptions
     from volseg.models.registry import DEFAULT_MODEL, model_card
@@ -249,7 +250,9 @@ def batch(
     encode = EncodeOptions(
         window, None if plane == AUTO else Plane(plane), None if modality is None else Modality(modality)
     )
-    options = CaseOptions(_formats(formats), encode, channel, exact, OverlapPolicy(overlap), segment_kind)
+    options = CaseOptions(
+        _formats(formats), encode, channel, exact, OverlapPolicy(overlap), SegmentationKind(segment_kind)
+    )
     choice = ModelChoice(model or DEFAULT_MODEL, trust)
     settings = FindSettings(
         series=_series(series_modality, series_description, min_slices, max_slices),
@@ -269,12 +272,20 @@ def batch(
     names = ("cpu",) if executor == "ray" else _devices(devices)
     count = workers if workers is not None else len(names)
     each = threads if threads is not None else max(1, len(_cores()) // (1 if executor == "ray" else count))
+    if memory_gb is not None:
+        budget = int(memory_gb * 1e9)
+    else:
+        budget = NO_BUDGET if executor == "ray" else default_budget_bytes()
+    affordable = max(1, budget // (2 * WORKER_BYTES))
+    if count > affordable:
+        console.warn(f"{count} workers would leave no memory for cases, so there are {affordable}")
+        count = affordable
     plan = make_plan(
         mine,
         output,
         options,
         card,
-        budget_bytes=default_budget_bytes() if memory_gb is None else int(memory_gb * 1e9),
+        budget_bytes=budget,
         workers=count,
         retry_failed=retry_failed,
         elsewhere=[case.case_id for case in found.cases if not in_shard(case, part.index, part.count)],
@@ -450,6 +461,7 @@ def _print_plan(plan: Plan) -> None:
     from rich.console import Console as RichConsole
     from rich.table import Table
 
+    from volseg.batch.memory import NO_BUDGET
     from volseg.batch.plan import State
 
     table = Table("case", "format", "voxels", "memory", "time", "plan", "why", box=None)
@@ -468,10 +480,8 @@ def _print_plan(plan: Plan) -> None:
         if plan.seconds is None
         else f"about {_duration(plan.seconds)}"
     )
-    typer.echo(
-        f"to do: {len(plan.of(State.TODO))} cases, {time}; {plan.workers} workers, memory budget "
-        f"{plan.budget_bytes / 1e9:.1f} GB"
-    )
+    memory = "no memory budget" if plan.budget_bytes == NO_BUDGET else f"memory budget {plan.budget_bytes / 1e9:.1f} GB"
+    typer.echo(f"to do: {len(plan.of(State.TODO))} cases, {time}; {plan.workers} workers, {memory}")
 
 
 def _say_summary(console: Console, summary: Summary, output: Path, *, quiet: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -95,7 +95,29 @@ def open_dicom(path: Path, series_uid: str | None = None) -> DicomSeries:
     if chosen not in series:
         listed = "\n".join(f"  {describe_series(slices)}" for slices in series.values())
         raise ImageReadError(f"{path}: holds no series {chosen}; it has:\n{listed}")
-    slices = series[chosen]
+    return _series(path, series[chosen])
+
+
+def open_slices(folder: Path, files: Sequence[Path]) -> DicomSeries:
+    """The volume of a series whose files are known, so that no folder is searched for them.
+
+    Args:
+        folder: named in errors.
+        files: of one series, in any order; one multi-frame file, or one slice each.
+
+    Raises:
+        ImageReadError: slices that make no regular volume, or a file that is no image.
+    """
+    headers = []
+    for file in files:
+        found = slice_headers(file)
+        if not found:
+            raise ImageReadError(f"{file}: not a DICOM image; expected a slice")
+        headers += found
+    return _series(folder, headers)
+
+
+def _series(path: Path, slices: Sequence[SliceHeader]) -> DicomSeries:
     described = Counter(item.path for item in slices)
     for item in slices:
         _check_pixels(item, described[item.path])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ def read_image(
     series_uid: str | None = None,
     channel: int | None = None,
     modality: Modality | None = None,
+    slices: Sequence[Path] = (),
 ) -> MetaTensor:
     """Reads one 3D volume of one number a voxel.
 
@@ -34,6 +36,7 @@ def read_image(
         series_uid: the DICOM SeriesInstanceUID, where the folder holds several series.
         channel: which channel or time point, from 0, where the file holds several.
         modality: how the image was acquired, where the file does not say or is wrong.
+        slices: the files of the DICOM series in the folder ``path``, where they are known; nothing is searched then.
 
     Returns:
         [1, I, J, K] with a float64 affine to RAS millimetres, strides as in the file (i fastest). ``meta["modality"]``
@@ -47,11 +50,11 @@ def read_image(
 
     source = Path(path)
     if format_to_read(source) is FileFormat.DICOM:
-        from volseg.data.dicom_reader import open_dicom
+        from volseg.data.dicom_reader import open_dicom, open_slices
 
         if channel not in (None, 0):
             raise ImageReadError(f"{source}: a DICOM series is one volume; there is no channel {channel}")
-        series = open_dicom(source, series_uid)
+        series = open_slices(source, slices) if slices else open_dicom(source, series_uid)
         grid, array, known = series.grid, series.read(), series.modality
     else:
         file = open_volume(source, series_uid)
