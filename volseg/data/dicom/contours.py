@@ -158,4 +158,5 @@ def _without_straight(loop: NDArray[np.float64]) -> NDArray[np.float64]:
     """Drops vertices between two edges of one direction; all coordinates are halves, so this is exact."""
     before, after = loop - np.roll(loop, 1, axis=0), np.roll(loop, -1, axis=0) - loop
     turns = before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]
-    return loop[turns]
+    corners: NDArray[np.float64] = loop[turns]
+    return corners

@@ -47,9 +47,12 @@ def described(labelmap: LabelMap) -> LabelMap:
 
 
 def short_text(text: str, fallback: str) -> str:
-    """A text as DICOM's LO allows it: 64 characters, no backslash, no control characters."""
+    """A text as DICOM's LO allows it: 64 characters, no backslash, no control characters.
+
+    Cut to 64 bytes of UTF-8, as many readers count those.
+    """
     plain = " ".join("".join(sign if sign.isprintable() and sign != "\\" else " " for sign in text).split())
-    return plain[:_MAX_LO].strip() or fallback
+    return plain.encode()[:_MAX_LO].decode(errors="ignore").strip() or fallback
 
 
 def title(label: Label) -> str:

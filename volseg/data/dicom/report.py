@@ -53,7 +53,7 @@ def write_measurement_report(
     with highdicom_errors(target), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about odd values in the sources' headers, which are copied as they are
         dataset = _report(target, measurements, series, segments)
-        settle(dataset, series.datasets[0])
+        settle(dataset, series)
         save(dataset, target)
 
 

@@ -60,7 +60,7 @@ def write_rtstruct(labels: LabelMap, path: str | os.PathLike[str], sources: Sequ
         warnings.simplefilter("ignore")  # about odd values in the sources' headers, which are copied as they are
         dataset = _structure_set(moved, series)
         put_origin(dataset, moved)
-        settle(dataset, series.datasets[0])
+        settle(dataset, series)
         save(dataset, target)
 
 

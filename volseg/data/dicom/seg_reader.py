@@ -21,6 +21,7 @@ from volseg.data.dicom.label_items import (
     unique_values,
 )
 from volseg.data.dicom.layers import layered
+from volseg.data.dicom.objects import need_highdicom
 from volseg.data.dicom.sources import read_sources
 from volseg.data.dicom_geometry import COSINE_TOLERANCE, SPACING_TOLERANCE
 from volseg.data.dicom_slices import SliceHeader, frame_headers
@@ -49,10 +50,12 @@ def read_dicom_seg(
     Raises:
         ImageReadError: the file is no DICOM segmentation, is damaged, or lies in another frame of reference.
         GeometryError: its voxels are not those of ``grid``.
+        MissingExtraError: highdicom is not installed.
     """
     import pydicom
 
     source = Path(path)
+    need_highdicom(source)
     series = read_sources(sources) if sources else None
     with library_errors(source, FileFormat.DICOM_SEG):
         dataset = pydicom.dcmread(source)
@@ -160,15 +163,13 @@ def _objects(path: Path, dataset: Any, grid: Grid, places: list[int]) -> tuple[l
 
 def _planes(path: Path, dataset: Any, is_labelmap: bool) -> Iterator[tuple[int, int, NDArray[np.bool_]]]:
     """Index of the frame, number of the segment, and its pixels [row, column]."""
-    from pydicom.pixels import iter_pixels
-
     kind = dataset.get("SegmentationType", "")
     if kind not in ("BINARY", "FRACTIONAL", "LABELMAP"):
         raise ImageReadError(f"{path}: is a segmentation of type {kind!r}; expected BINARY, FRACTIONAL or LABELMAP")
     half = int(dataset.get("MaximumFractionalValue", None) or 1) / 2 if kind == "FRACTIONAL" else 0.5
     shared = dataset.get("SharedFunctionalGroupsSequence", None) or [{}]
     per_frame = dataset.PerFrameFunctionalGroupsSequence
-    for index, (group, pixels) in enumerate(zip(per_frame, iter_pixels(dataset), strict=True)):
+    for index, (group, pixels) in enumerate(zip(per_frame, _pixels(path, dataset), strict=True)):
         if is_labelmap:
             for number in np.unique(pixels).tolist():
                 if number != 0:
@@ -180,6 +181,25 @@ def _planes(path: Path, dataset: Any, is_labelmap: bool) -> Iterator[tuple[int, 
         if not identification:
             raise ImageReadError(f"{path}: frame {index + 1} does not say to which segment it belongs")
         yield index, int(identification[0].ReferencedSegmentNumber), pixels >= half
+
+
+def _pixels(path: Path, dataset: Any) -> Iterator[NDArray[Any]]:
+    """The frames, [row, column] each."""
+    if int(dataset.BitsAllocated) != 1 or dataset.file_meta.TransferSyntaxUID.is_compressed:
+        from pydicom.pixels import iter_pixels
+
+        yield from iter_pixels(dataset)
+        return
+    # Frames of single bits follow one another without regard to bytes, which pydicom reads only all at once.
+    rows, columns = int(dataset.Rows), int(dataset.Columns)
+    count, size = int(dataset.NumberOfFrames), rows * columns
+    data = np.frombuffer(dataset.PixelData, dtype=np.uint8)
+    if data.size * 8 < count * size:
+        raise ImageReadError(f"{path}: truncated: {count} frames of {columns} x {rows} bits, and {data.size} bytes")
+    for index in range(count):
+        first, last = index * size, (index + 1) * size
+        bits = np.unpackbits(data[first // 8 : -(-last // 8)], bitorder="little")
+        yield bits[first % 8 :][:size].reshape(rows, columns)
 
 
 def _label(item: Any, number: int) -> Label:

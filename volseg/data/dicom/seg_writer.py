@@ -89,7 +89,7 @@ def write_dicom_seg(
         for item, label in zip(dataset.SegmentSequence[-len(moved.labels) :], moved.labels, strict=True):
             put_label(item, label)
         put_origin(dataset, moved)
-        settle(dataset, series.datasets[0])
+        settle(dataset, series)
         save(dataset, target)
 
 

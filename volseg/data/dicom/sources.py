@@ -36,12 +36,15 @@ class SourceSeries:
     Attributes:
         slices: one for each k of ``grid``.
         grid: where the voxels are; i along rows, j down columns, k along the slices' normal.
-        datasets: the files' headers, in the order in which the slices first need them.
+        datasets: the files' headers in the order of the slices, without the patient's name, which
+            libraries quote in their logs.
+        patient_name: as it stands in the first header.
     """
 
     slices: tuple[SliceHeader, ...]
     grid: Grid
     datasets: tuple[Any, ...] = field(repr=False)
+    patient_name: str = field(default="", repr=False)
 
     @property
     def frame_of_reference_uid(self) -> str:
@@ -105,7 +108,8 @@ def read_sources(paths: Sequence[str | os.PathLike[str]]) -> SourceSeries:
     files = list(dict.fromkeys(item.path for item in slices))
     if len(files) not in (1, len(slices)):
         raise ImageReadError(f"{files[0].parent}: {len(files)} multi-frame files make one volume; expected one file")
-    datasets = []
+    datasets: list[Any] = []
+    names: list[str] = []
     for path in files:
         with library_errors(path, FileFormat.DICOM):
             dataset = pydicom.dcmread(path, stop_before_pixels=True)
@@ -115,5 +119,7 @@ def read_sources(paths: Sequence[str | os.PathLike[str]]) -> SourceSeries:
         for name in _MAY_BE_EMPTY:
             if name not in dataset:
                 setattr(dataset, name, "")
+        names.append(str(dataset.PatientName or ""))
+        dataset.PatientName = ""
         datasets.append(dataset)
-    return SourceSeries(tuple(slices), grid, tuple(datasets))
+    return SourceSeries(tuple(slices), grid, tuple(datasets), names[0])
