@@ -22,6 +22,8 @@ from volseg.training.travel import Travel
 PREVIOUS_LOGITS_PART = 0.5
 """Part of the corrections that are given the earlier mask; half of these get only the new clicks with it."""
 MASK_START_PART, CLICK_START_PART = 0.25, 0.25
+CORRECTED_FRAMES = 2
+"""Tracked frames of a clip that are corrected."""
 MAX_POINTER_SPAN = 16
 IMAGE_CONVERSATIONS = ("box", "other")
 
@@ -134,14 +136,19 @@ def clip_step(
     for frame, answer in enumerate(track_clip(network, at, output, travel, span), 1):
         tally.add("tracked", frame_loss(answer, targets[:, frame]))
         tracked.append(answer.low_res_logits.detach())
-    corrected = int(rng.integers(1, length))
-    wanted = targets[:, corrected]
-    found = full_size(tracked[corrected - 1], side) > 0
-    points, labels = prompts.correction_clicks(
-        rng, (wanted >= 0.5).cpu().numpy(), found.cpu().numpy(), int(rng.choice([1, 1, 2]))
-    )
-    output = decode_prompts(network, at[corrected], points, labels, _as_prompt(tracked[corrected - 1], side))
-    tally.add("tracked + clicks", frame_loss(output, wanted), weight=0.5)
+    first = output.low_res_logits.detach()
+    for corrected in rng.choice(np.arange(1, length), min(CORRECTED_FRAMES, length - 1), replace=False).tolist():
+        wanted = targets[:, corrected]
+        # Where tracking lost the object, a correction starts from the nearest mask; so does taking away one that
+        # should have ended.
+        lost = ~(tracked[corrected - 1] > 0).flatten(1).any(dim=1)
+        before = torch.where(lost[:, None, None, None], first, tracked[corrected - 1])
+        found = full_size(before, side) > 0
+        points, labels = prompts.correction_clicks(
+            rng, (wanted >= 0.5).cpu().numpy(), found.cpu().numpy(), int(rng.choice([1, 1, 2]))
+        )
+        answer = decode_prompts(network, at[corrected], points, labels, _as_prompt(before, side))
+        tally.add("tracked + clicks", frame_loss(answer, wanted))
     return tally
 
 
