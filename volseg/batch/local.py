@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import multiprocessing.connection
+import os
 import signal
 import threading
 import time
@@ -15,7 +16,7 @@ from typing import Any
 from volseg.batch.executor import Event, Finished, Lost
 from volseg.batch.record import CaseRecord
 from volseg.batch.task import IN_FLIGHT, Task, WorkerSetup
-from volseg.batch.worker import Broken, Ready, Stop, worker_main
+from volseg.batch.worker import THREAD_VARIABLES, Broken, Ready, Stop, set_threads, worker_main
 from volseg.errors import ModelError
 
 MAX_FAILED_STARTS = 3
@@ -49,8 +50,7 @@ class LocalExecutor:
     def __init__(self, workers: int = 1, devices: Sequence[str] = ("cpu",)) -> None:
         self._count = workers
         self._devices = tuple(devices)
-        # A forked process would share locks and CUDA's state with this one.
-        self._context = multiprocessing.get_context("spawn")
+        self._context: Any = _context()
         self._workers: list[_Worker] = []
         self._setup: WorkerSetup | None = None
         self._failed_starts = 0
@@ -63,7 +63,8 @@ class LocalExecutor:
     def start(self, setup: WorkerSetup) -> None:
         """See ``Executor.start``."""
         self._setup = setup
-        self._workers = [self._new(self._devices[n % len(self._devices)]) for n in range(self._count)]
+        with _threads_in_environment(setup.threads):
+            self._workers = [self._new(self._devices[n % len(self._devices)]) for n in range(self._count)]
 
     def takes(self, task: Task) -> bool:
         """See ``Executor.takes``."""
@@ -163,6 +164,34 @@ class LocalExecutor:
             process.start()
         theirs.close()
         return _Worker(process, ours, device)
+
+
+def _context() -> Any:
+    """How processes are started.
+
+    A fork of this process would share its locks and CUDA's state. A server that has imported the libraries and nothing
+    else is forked instead: further workers, and those that take a dead one's place, start at once and share its pages.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["volseg.batch.preload"])
+    return context
+
+
+@contextmanager
+def _threads_in_environment(count: int) -> Iterator[None]:
+    """The server's libraries read the number of threads when they are imported."""
+    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+    set_threads(count)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @contextmanager

@@ -90,7 +90,10 @@ def set_threads(count: int) -> None:
 
 
 def _die_with_parent() -> None:
-    """Linux: the kernel ends this process when its parent dies, also in the middle of a long computation."""
+    """Linux: this process ends when its parent dies, also in the middle of a long computation.
+
+    The parent is the server it was forked from, which ends with the run's process.
+    """
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

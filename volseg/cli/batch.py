@@ -28,6 +28,9 @@ FORMATS = ("nifti", "seg.nrrd", "dicom-seg", "rtstruct", "sr", "csv", "overlay",
 EXECUTORS = ("local", "ray")
 ID_STYLES = ("names", "hashed")
 SEGMENT_KINDS = ("binary", "labelmap")
+ACCELERATORS = ("nvidia[0-9]*", "dxg", "kfd")
+"""Devices of NVIDIA's driver, of Windows' for Linux, and of AMD's."""
+
 LINE_EVERY_S = 30.0
 """How often progress is said where there is no terminal."""
 
@@ -359,6 +362,8 @@ def _shard(text: str | None) -> Shard:
 
 def _devices(text: str) -> tuple[str, ...]:
     if text == AUTO:
+        if sys.platform == "linux" and not any(list(Path("/dev").glob(pattern)) for pattern in ACCELERATORS):
+            return ("cpu",)  # asking torch would take seconds
         import torch
 
         if torch.cuda.is_available():
