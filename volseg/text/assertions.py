@@ -52,6 +52,11 @@ def assert_mentions(
     return [_assertion(tokens, cues, span, measured) for span in spans]
 
 
+def cue_words(tokens: Sequence[Token]) -> int:
+    """How many cues of absence or doubt stand among some words."""
+    return sum(cue is not _Cue.END for _, _, cue in _cues(tuple(token.stem for token in tokens), ()))
+
+
 def _assertion(
     tokens: Sequence[Token], cues: Sequence[tuple[int, int, _Cue]], span: tuple[int, int], measured: Collection[int]
 ) -> Assertion:
@@ -95,7 +100,7 @@ def _cues(all_stems: tuple[str, ...], spans: Sequence[tuple[int, int]]) -> list[
     """(index, length, cue) of every cue outside of the mentions, the longest at each place."""
     table = _table()
     inside = {at for start, stop in spans for at in range(start, stop)}
-    found = []
+    found: list[tuple[int, int, _Cue]] = []
     at = 0
     while at < len(all_stems):
         length = longest_match(all_stems, at, table)

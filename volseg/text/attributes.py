@@ -1,7 +1,8 @@
 """What things look like, in words.
 
-K2Sight (Li et al. 2025, arXiv 2508.04572) showed that a description of shape, density and place helps a model to find what it has rarely seen by
-name. The shipped model knows names alone; the descriptions are carried so that others can use them.
+K2Sight (Li et al. 2025, arXiv 2508.04572) showed that a description of shape, density and place helps a model to find
+what it has rarely seen by name. The shipped model knows names alone; the descriptions are carried so that others can
+use them.
 """
 
 from __future__ import annotations

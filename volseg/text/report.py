@@ -6,11 +6,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from volseg.text.assertions import Assertion, assert_mentions
+from volseg.text.assertions import Assertion, assert_mentions, cue_words
 from volseg.text.lexicon import Lexicon, content_words, load_lexicon
 from volseg.text.meaning import Interpreter
 from volseg.text.problems import AmbiguousTermError, PhraseError
-from volseg.text.query import Query
+from volseg.text.query import Query, Selector, SelectorKind
 from volseg.text.tables import Role, words
 from volseg.text.tokens import MEASURE, Token, longest_match, tokenize
 from volseg.text.vocabulary import ConceptKind
@@ -18,7 +18,7 @@ from volseg.text.vocabulary import ConceptKind
 MAX_WORDS = 8
 """Longest name of a structure, in words, that is looked for."""
 
-_SENTENCE_END = re.compile(r"(?<=[.!?])(?<!\b[A-Za-z]\.)(?<!\bapprox\.)(?<!\bca\.)\s+(?=[A-ZÄÖÜ0-9(•*-])|\n+")
+_SENTENCE_END = re.compile(r"(?<=[.!?])(?<!\b[A-Za-z]\.)(?<!\b[Aa]pprox\.)(?<!\b[Cc]a\.)\s+(?=[A-ZÄÖÜ0-9(•*-])|\n+")
 _HEADING = re.compile(r"\s*(?:[-•*\d.)]+\s*)?([^\W\d_][^:\n]{1,60}):\s*")
 
 
@@ -150,6 +150,9 @@ class _Reader:
         findings = []
         for mention, placed in self._placed(tokens, mentions, assertions, site):
             index = mentions.index(mention)
+            if mention.is_structure and assertions[index] is not Assertion.PRESENT and not _is_denied(tokens, mention):
+                continue  # "no dilatation of the aorta" does not deny the aorta
+            placed = replace(placed, selectors=(*placed.selectors, *_sizes(tokens, mention)))
             attributes = (*placed.attributes, *described[index])
             query = replace(placed, attributes=tuple(dict.fromkeys(attributes)))
             phrase = sentence[tokens[mention.start].start : tokens[mention.stop - 1].stop]
@@ -187,6 +190,10 @@ class _Reader:
         ends = (part[0], part[-1])
         if any(token.separator for token in part) or not all(content_words([token.stem]) for token in ends):
             return False
+        places = [at for at, token in enumerate(part) if (token.stem,) in words(Role.WITHIN)]
+        if places:
+            # "cysts in the liver and in the kidney" is a cyst and two places, not a liver cyst.
+            return self.lexicon.find([token.stem for token in part[: places[0]]]) == ()
         if len(part) > 1:
             return True
         # Abbreviations are words of their own in small letters; a side or a number alone names nothing.
@@ -213,7 +220,8 @@ class _Reader:
             return [(mention, mention.query) for mention in mentions]
         placed = [(mention, mention.query) for mention in mentions if _is_subject(tokens, mention)]
         for lesion in lesions:
-            for place in self._places(tokens, mentions, assertions, lesion) or ([site] if site is not None else [None]):
+            places: list[Query | None] = [*self._places(tokens, mentions, assertions, lesion)]
+            for place in places or [site]:
                 known = place is None or lesion.query.selectors or self._is_within(lesion.query, place)
                 query = lesion.query if known or place is None else self.interpreter.combined(lesion.query, place)
                 placed.append((lesion, query))
@@ -261,8 +269,26 @@ class _Reader:
         return []
 
 
+def _is_denied(tokens: Sequence[Token], mention: _Mention) -> bool:
+    """Whether what is denied or doubted in a sentence is the structure itself: "no spleen", "the spleen is absent"."""
+    roles = (Role.STOP, Role.SIDE, Role.DESCRIPTOR, Role.NEGATION, Role.LIST, Role.FILLER)
+    before = [token for token in tokens[: mention.start] if (token.stem,) not in words(Role.STOP)]
+    after = tokens[mention.stop :]
+    plain = all(token.separator or any((token.stem,) in words(role) for role in roles) for token in before)
+    return (bool(before) and plain) or (not before and bool(after) and bool(cue_words(after)))
+
+
+def _sizes(tokens: Sequence[Token], mention: _Mention) -> list[Selector]:
+    """A size such as "largest" before a name, with nothing but descriptions between."""
+    at = mention.start - 1
+    while at >= 0 and (tokens[at].stem,) in words(Role.DESCRIPTOR):
+        at -= 1
+    size = words(Role.SIZE).get((tokens[at].stem,)) if at >= 0 else None
+    return [] if size is None else [Selector(SelectorKind(size))]
+
+
 def _says_has(gap: Sequence[Token]) -> bool:
-    """ "The liver shows a small cyst": a verb that places what follows in what stands before it."""
+    """Whether a verb places what follows in what stands before it: "the liver shows a small cyst"."""
     verbs = {"show", "contain", "demonstrate", "ha", "have", "with", "harbor", "reveal", "exhibit", "zeigt", "mit"}
     return any(token.stem in verbs for token in gap) and not any(token.separator for token in gap)
 

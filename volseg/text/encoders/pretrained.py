@@ -74,8 +74,8 @@ class PretrainedEncoder:
             self._tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **shared)
         except (OSError, ValueError, KeyError, ImportError) as error:
             raise ModelError(
-                f"{source}: is no text model that can be loaded (expected a folder or a hub name with config.json, a tokenizer "
-                f"and safetensors weights): {error}"
+                f"{source}: is no text model that can be loaded; expected a folder or a hub name with config.json, a "
+                f"tokenizer and safetensors weights: {error}"
             ) from error
         if getattr(config, "is_encoder_decoder", False):
             model = model.get_encoder()
