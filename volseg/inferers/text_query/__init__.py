@@ -1,0 +1,1 @@
+"""How the text-query network covers a volume."""

@@ -1,0 +1,129 @@
+"""What a text-query network is trained on, and how: one YAML file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+from volseg.networks.text_query.config import TextQuerySpec
+from volseg.training.config import Precision, SourceConfig, read_settings
+
+NANO_CONFIG = Path(__file__).parent / "text_nano.yaml"
+"""How the shipped text-nano was trained, with its validation patients."""
+
+_NOTHING: Mapping[str, tuple[int, ...]] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class ViewConfig:
+    """How volumes of a group are looked at.
+
+    Attributes:
+        spacing_mm: of the network's grid.
+        window: voxels of a window along right, anterior, superior.
+        concepts: ids that are asked for at this spacing.
+        weight: part of the group's samples, relative.
+    """
+
+    spacing_mm: float
+    window: tuple[int, int, int]
+    concepts: tuple[str, ...]
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class GroupConfig:
+    """Volumes that are labelled alike.
+
+    Attributes:
+        source: where they lie. ``objects`` are label ids by concept; every voxel of these structures is labelled.
+        views: how they are looked at.
+        unknown: label ids by concept within which it is not known whether a voxel belongs to the concept; outside, no
+            voxel does.
+        absent: groups (by name) whose concepts cannot occur in these volumes.
+        weight: part of all samples, relative.
+        painted: part of the samples whose intensities are generated from the label map.
+        likely: part of the painted samples whose mean intensities follow the real image.
+        shell: whether the surroundings of all labels are painted as layers (a head around a brain).
+        validate: whether cases on the validation side are scored, also where labels were not drawn by people.
+    """
+
+    source: SourceConfig
+    views: tuple[ViewConfig, ...]
+    unknown: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: _NOTHING)
+    absent: tuple[str, ...] = ()
+    weight: float = 1.0
+    painted: float = 0.0
+    likely: float = 0.5
+    shell: bool = False
+    validate: bool = True
+
+
+@dataclass(frozen=True)
+class TextScheduleConfig:
+    """How long, and with what step; see ``ScheduleConfig``.
+
+    Attributes:
+        steps: optimiser steps in all.
+        steps_per_epoch: after so many steps a checkpoint is written.
+        validate_every: epochs between validations.
+        queries: queries of a step, present and absent.
+        absent: part of the queries that are absent where there are enough.
+        learning_rate: peak of AdamW's.
+        weight_decay: AdamW's.
+        warm_up: steps of linear warm-up; a cosine follows.
+        clip_norm: largest gradient norm.
+        ema_decay: of the averaged weights, which are validated and exported.
+        foreign: part of the steps that look at a volume at another group's spacing and ask for its structures.
+    """
+
+    steps: int
+    steps_per_epoch: int = 50
+    validate_every: int = 10
+    queries: int = 8
+    absent: float = 0.35
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.01
+    warm_up: int = 50
+    clip_norm: float = 1.0
+    ema_decay: float = 0.995
+    foreign: float = 0.12
+
+
+@dataclass(frozen=True)
+class TextTrainConfig:
+    """Everything a run depends on besides the data themselves.
+
+    Attributes:
+        spec: the network; ``concepts`` are filled in from the views.
+        groups: what is trained on and scored.
+        validation: patients that are never trained on.
+        schedule: how long.
+        focus: concepts that are asked for more often than others, with the factor.
+        seed: of everything random.
+        precision: arithmetic of the backbone.
+        flip: part of the samples that are mirrored, with left and right exchanged.
+        validation_cases: cases of a group that a validation during training scores; all are scored in the end.
+    """
+
+    spec: TextQuerySpec
+    groups: tuple[GroupConfig, ...]
+    validation: tuple[str, ...]
+    schedule: TextScheduleConfig
+    focus: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    seed: int = 0
+    precision: Precision = Precision.BFLOAT16
+    flip: float = 0.5
+    validation_cases: int = 4
+
+    @property
+    def concepts(self) -> tuple[str, ...]:
+        """Every structure that is asked for, in the order of the configuration."""
+        return tuple(dict.fromkeys(c for group in self.groups for view in group.views for c in view.concepts))
+
+
+def read_text_config(path: Path) -> TextTrainConfig:
+    """Reads a configuration; errors as ``read_settings``."""
+    return read_settings(path, TextTrainConfig)

@@ -1,0 +1,94 @@
+"""Intensities for a label map: generated tissue contrasts, and variations of real ones (after SynthSeg)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool3d, interpolate
+
+from volseg.training.synthetic import smooth_noise
+
+CLASSES = 4
+"""Unlabelled tissue is painted in so many classes of its real intensity, so that its texture stays."""
+
+FIRST_CLASS = 210
+"""Label id of the first of these classes."""
+
+
+def split_background(labels: Tensor, image: Tensor, rng: np.random.Generator) -> Tensor:
+    """Gives unlabelled voxels ids by their intensity.
+
+    Args:
+        labels: [I, J, K] uint8.
+        image: [I, J, K] real intensities in units of the default window.
+        rng: the only source of chance.
+    """
+    borders = torch.from_numpy(np.sort(rng.uniform(-0.3, 1.0, CLASSES - 1)).astype(np.float32))
+    classes = torch.bucketize(image, borders).to(torch.uint8) + FIRST_CLASS
+    return torch.where(labels == 0, classes, labels)
+
+
+def paint_labels(labels: Tensor, groups: Mapping[int, int], means: np.ndarray | None, rng: np.random.Generator) -> Tensor:
+    """An image from a label map.
+
+    Args:
+        labels: [I, J, K] uint8.
+        groups: label ids that mostly get the same intensity, such as left and right, by a number.
+        means: [256] real mean intensities to stay near; None draws them from nothing.
+        rng: the only source of chance.
+
+    Returns:
+        [I, J, K] float32, roughly from 0 to 1.
+    """
+    shape = (labels.shape[0], labels.shape[1], labels.shape[2])
+    drawn = rng.uniform(0, 1, 256).astype(np.float32)
+    if means is not None:
+        contrast, shift = np.exp(rng.normal(0, 0.2)), rng.normal(0, 0.05)
+        drawn = (means * contrast + shift + rng.normal(0, 0.05, 256)).astype(np.float32)
+    for one, group in groups.items():
+        drawn[one] = drawn[group] + rng.normal(0, 0.02)
+    spread = rng.uniform(0, 0.08 if means is not None else 0.12, 256).astype(np.float32)
+    index = labels.long()
+    texture = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
+    if rng.random() < 0.5:
+        texture = 0.6 * texture + smooth_noise(rng, shape, tuple(max(2, n // 3) for n in shape))  # type: ignore[arg-type]
+    image = torch.from_numpy(drawn)[index] + torch.from_numpy(spread)[index] * texture
+    # Partial volume: borders between tissues are never sharp.
+    return blurred(image, float(rng.uniform(0.3, 1.0)))
+
+
+def blurred(image: Tensor, part: float) -> Tensor:
+    """A mix of the image and its mean over 3 x 3 x 3 voxels."""
+    mean = avg_pool3d(image[None, None], 3, 1, 1, count_include_pad=False)[0, 0]
+    return image.lerp(mean, part)
+
+
+def vary(image: Tensor, rng: np.random.Generator, strong: bool) -> Tensor:
+    """Scanner effects: bias field, contrast, gamma, blur or coarse sampling, noise.
+
+    Args:
+        image: [I, J, K] in units of the default window.
+        rng: the only source of chance.
+        strong: whether intensities have no absolute meaning (everything but CT).
+    """
+    shape = (image.shape[0], image.shape[1], image.shape[2])
+    if strong and rng.random() < 0.6:
+        image = image * (smooth_noise(rng, shape, (3, 3, 3)) * float(rng.uniform(0, 0.25))).exp()
+    if rng.random() < 0.25:
+        image = blurred(image, float(rng.uniform(0.2, 1.0)))
+    if rng.random() < 0.15:
+        axis = int(rng.integers(3))
+        size = [max(2, round(n / float(rng.uniform(1.5, 3)))) if a == axis else n for a, n in enumerate(shape)]
+        small = interpolate(image[None, None], size, mode="trilinear", align_corners=False)
+        image = interpolate(small, shape, mode="trilinear", align_corners=False)[0, 0]
+    wide = 0.15 if strong else 0.04
+    image = image * float(np.exp(rng.normal(0, wide))) + float(rng.normal(0, wide / 2))
+    if strong and rng.random() < 0.5:
+        image = image.clamp(0, 2).pow(float(np.exp(rng.normal(0, 0.25))))
+    if rng.random() < 0.5:
+        noise = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
+        image = image + noise * float(rng.uniform(0, 0.06))
+    return image

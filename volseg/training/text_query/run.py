@@ -1,0 +1,228 @@
+"""One training run of the text-query network: data, steps, checkpoints, exact resumption, export."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from volseg.data.atomic import atomic_path
+from volseg.errors import TrainingError
+from volseg.networks.text_query.config import TextQuerySpec
+from volseg.networks.text_query.network import TextQueryNetwork, WindowFeatures
+from volseg.training.cases import TrainingCase, find_cases
+from volseg.training.config import Precision
+from volseg.training.ema import WeightAverage
+from volseg.training.text_query.config import GroupConfig, TextScheduleConfig, TextTrainConfig
+from volseg.training.text_query.losses import text_loss
+from volseg.training.text_query.samples import Sampler, SampleSource
+from volseg.training.text_query.volumes import read_text_volumes
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT = "checkpoint.pt"
+LOG = "log.jsonl"
+WEIGHTS = "model.safetensors"
+
+
+def train_text(
+    config: TextTrainConfig,
+    folder: Path,
+    output: Path,
+    *,
+    resume: bool = False,
+    device: str = "cpu",
+    stop: Callable[[int], bool] | None = None,
+) -> Path:
+    """Trains and writes averaged weights as safetensors.
+
+    Args:
+        config: what on, and how.
+        folder: below which the sources lie.
+        output: for checkpoint, log and weights.
+        resume: go on from the checkpoint there, exactly as if the run had never stopped.
+        device: of the network; windows are made on the CPU.
+        stop: asked after every epoch, given the step; True ends the run before its last step.
+
+    Raises:
+        TrainingError: data or checkpoint do not fit the configuration.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(config.seed)
+    spec = replace(config.spec, concepts=config.concepts)
+    network = TextQueryNetwork(spec).to(device)
+    average = WeightAverage(network, config.schedule.ema_decay)
+    optimizer = torch.optim.AdamW(network.parameters(), config.schedule.learning_rate, weight_decay=config.schedule.weight_decay)
+    step = 0
+    if resume:
+        step = _load(output / CHECKPOINT, network, average, optimizer)
+    sampler = Sampler(read_sources(config, folder), config)
+    seen: dict[str, list[float]] = defaultdict(list)
+    since = time.monotonic()
+    network.train()
+    while step < config.schedule.steps:
+        numbers = _step(network, optimizer, sampler, config, step)
+        average.update(network)
+        step += 1
+        for name, value in numbers.items():
+            if not math.isnan(value):
+                seen[name].append(value)
+        if step % config.schedule.steps_per_epoch == 0 or step == config.schedule.steps:
+            _save(output / CHECKPOINT, network, average, optimizer, step)
+            means = {name: round(float(np.mean(values)), 4) for name, values in sorted(seen.items())}
+            seconds = (time.monotonic() - since) / config.schedule.steps_per_epoch
+            _log(output, {"step": step, "seconds per step": round(seconds, 3), **means})
+            seen.clear()
+            since = time.monotonic()
+            if stop is not None and stop(step):
+                break
+    return export_text(average.weights(), spec, output / WEIGHTS)
+
+
+def read_sources(config: TextTrainConfig, folder: Path) -> tuple[SampleSource, ...]:
+    """The training volumes, by group and view."""
+    found = []
+    for group, cases in split_groups(config, folder, training=True):
+        if group.weight <= 0:
+            continue
+        absent = absent_concepts(config, group)
+        spacings = tuple(view.spacing_mm for view in group.views)
+        volumes = [read_text_volumes(case, group, spacings, absent) for case in cases]
+        found += [SampleSource(group, view, tuple(v[view] for v in volumes)) for view in range(len(group.views))]
+    if not found:
+        raise TrainingError("every case is held out; nothing is left to train on")
+    return tuple(found)
+
+
+def split_groups(
+    config: TextTrainConfig, folder: Path, *, training: bool
+) -> tuple[tuple[GroupConfig, tuple[TrainingCase, ...]], ...]:
+    """The cases of each group on one side of the split; all cases of a patient are on one side.
+
+    Args:
+        config: names groups and validation patients.
+        folder: below which the sources lie.
+        training: the side.
+
+    Raises:
+        TrainingError: a source or a validation patient is not there.
+    """
+    cases = [(group, find_cases(folder, group.source)) for group in config.groups]
+    missing = set(config.validation) - {case.patient for _, some in cases for case in some}
+    if missing:
+        raise TrainingError(f"the validation patients {sorted(missing)} are in no source; check their names")
+    chosen = []
+    for group, some in cases:
+        held = [c for c in some if not group.source.train or c.patient in config.validation]
+        side = [c for c in some if c not in held] if training else held
+        if side:
+            chosen.append((group, tuple(side)))
+    return tuple(chosen)
+
+
+def absent_concepts(config: TextTrainConfig, group: GroupConfig) -> tuple[str, ...]:
+    """Structures of the groups that a group names as absent."""
+    others = [other for other in config.groups if other.source.group in group.absent]
+    return tuple(dict.fromkeys(c for other in others for view in other.views for c in view.concepts))
+
+
+def export_text(weights: dict[str, torch.Tensor], spec: TextQuerySpec, path: Path) -> Path:
+    """Writes weights in float16, under the names that ``TextQueryNetwork`` takes."""
+    from safetensors.torch import save_file
+
+    tensors = {n: (v.half() if v.dtype.is_floating_point else v).cpu().contiguous() for n, v in weights.items()}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt", "spec": spec.to_json()})
+    return path
+
+
+def learning_rate(step: int, schedule: TextScheduleConfig) -> float:
+    """Linear warm-up, then a cosine to a hundredth."""
+    if step < schedule.warm_up:
+        return schedule.learning_rate * (step + 1) / schedule.warm_up
+    part = (step - schedule.warm_up) / max(1, schedule.steps - schedule.warm_up)
+    return schedule.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, part))))
+
+
+def _step(
+    network: TextQueryNetwork, optimizer: torch.optim.Optimizer, sampler: Sampler, config: TextTrainConfig, step: int
+) -> dict[str, float]:
+    start = time.monotonic()
+    sample = sampler[step]
+    drawn = time.monotonic() - start
+    if not sample.concepts:
+        return {}
+    device = network.device
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(step, config.schedule)
+    half = config.precision is Precision.BFLOAT16
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
+        features = network.encode(sample.window.to(device), sample.spacing_mm)
+    # Queries are few: in float32 they cost nothing and lose nothing.
+    features = WindowFeatures(features.masks.float(), features.tokens.float())
+    output = network.decode(features, network.embeddings(sample.concepts), sample.modality, sample.spacing_mm)
+    on_device = sample if device.type == "cpu" else _moved(sample, device)
+    loss = text_loss(output, on_device)
+    optimizer.zero_grad(set_to_none=True)
+    torch.autograd.backward(loss.total)
+    norm = torch.nn.utils.clip_grad_norm_(network.parameters(), config.schedule.clip_norm)
+    if torch.isfinite(norm):
+        optimizer.step()
+    else:
+        logger.warning("step %d gave a gradient that is not finite; it is left out", step)
+    name = f"{sample.group} {sample.spacing_mm:g}"
+    return {
+        "loss": float(loss.total.detach()),
+        "seconds to draw": drawn,
+        f"{name} dice": loss.dice,
+        f"{name} bce": loss.bce,
+        "presence": loss.presence,
+    }
+
+
+def _moved(sample: Any, device: torch.device) -> Any:
+    known = None if sample.known is None else sample.known.to(device)
+    return replace(sample, targets=sample.targets.to(device), known=known, present=sample.present.to(device))
+
+
+def _save(
+    path: Path, network: TextQueryNetwork, average: WeightAverage, optimizer: torch.optim.Optimizer, step: int
+) -> None:
+    content = {
+        "step": step,
+        "spec": network.spec.to_json(),
+        "network": network.state_dict(),
+        "average": average.state_dict(),
+        "optimizer": optimizer.state_dict(),
+    }
+    with atomic_path(path) as temporary:
+        torch.save(content, temporary)
+
+
+def _load(path: Path, network: TextQueryNetwork, average: WeightAverage, optimizer: torch.optim.Optimizer) -> int:
+    try:
+        content = torch.load(path, map_location=network.device, weights_only=True)
+        spec, step = content["spec"], int(content["step"])
+    except Exception as error:
+        raise TrainingError(f"{path} is no checkpoint of a training run: {error}") from error
+    if spec != network.spec.to_json():
+        raise TrainingError(f"{path} is of the network {spec}; the configuration asks for another")
+    network.load_state_dict(content["network"])
+    average.load_state_dict(content["average"])
+    optimizer.load_state_dict(content["optimizer"])
+    return step
+
+
+def _log(output: Path, numbers: dict[str, Any]) -> None:
+    logger.info("%s", ", ".join(f"{name} {value}" for name, value in numbers.items()))
+    with (output / LOG).open("a", encoding="utf-8") as log:
+        log.write(json.dumps(numbers) + "\n")
