@@ -249,6 +249,6 @@ UNKNOWN: tuple[tuple[str, str], ...] = (
 )
 
 CONTRADICTIONS: tuple[str, ...] = (
-    "", "   ", "...", "the", ",", "no tumour", "without the liver", "left right kidney", "left middle lobe", "both livers",
-    "both left kidneys", "kein Tumor",
+    "", "   ", "...", "the", ",", "no tumour", "without the liver", "left right kidney", "left middle lobe",
+    "both livers", "both left kidneys", "kein Tumor",
 )  # fmt: skip

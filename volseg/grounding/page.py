@@ -40,6 +40,9 @@ dt{color:#5b6472}dd{margin:0}
 @media print{section{break-inside:avoid}}
 """
 
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+"""The page loads nothing and runs nothing, whatever a report contains."""
+
 _SAID = {Assertion.PRESENT: "present", Assertion.ABSENT: "absent", Assertion.UNCERTAIN: "uncertain"}
 _BECAME = {Status.FOUND: "found", Status.NOT_FOUND: "not found", Status.NOT_OFFERED: "not offered by the model"}
 
@@ -70,12 +73,13 @@ def draw_page(
     spacing = " x ".join(f"{value:.3g}" for value in grounding.grid.spacing_mm)
     parts = [
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">',
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">",
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>",
         f"<h1>{escape(title)}</h1>",
-        f'<p class="meta">model {escape(card.name)} {escape(card.version)} &middot; {size} voxels of {spacing} mm &middot; '
-        "positions in RAS mm &middot; the patient's right is on the left of the pictures &middot; not for clinical use</p>",
+        f'<p class="meta">model {escape(card.name)} {escape(card.version)} &middot; {size} voxels of {spacing} mm '
+        "&middot; positions in RAS mm &middot; the patient's right is on the left of the pictures &middot; "
+        "not for clinical use</p>",
     ]
     if card.random_weights:
         parts.append('<p class="warn">The weights of this model are random: its answers mean nothing.</p>')

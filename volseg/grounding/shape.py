@@ -111,7 +111,7 @@ def oriented_box(mask: ObjectMask) -> OrientedBox | None:
     """A box in any direction; None for an empty mask.
 
     The smallest by volume among boxes along the patient's axes, along the voxels' axes, along the principal axes, and
-    along one principal axis with the best turn about it. The smallest of all (O'Rourke 1985) is a little smaller at times.
+    along one principal axis with the best turn about it. The smallest of all (O'Rourke 1985) may be smaller still.
     """
     if mask.voxels == 0:
         return None
