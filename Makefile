@@ -14,9 +14,10 @@ $(VENV)/.demo: pyproject.toml constraints.txt
 	$(PIP) --constraint constraints.txt --editable '.[samples]'
 	touch $@
 
-$(VENV)/.test: pyproject.toml constraints.txt
+$(VENV)/.test: pyproject.toml constraints.txt plugins/napari/pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) --constraint constraints.txt --editable '.[samples,dicom,ray,server,baselines,train,test]'
+	$(PIP) --constraint constraints.txt --editable 'plugins/napari[qt]'
 	$(PIP) --constraint constraints.txt setuptools wheel
 	# Meta's own SAM 2, the oracle of the parity tests, builds from source against the torch that is there.
 	SAM2_BUILD_CUDA=0 $(PIP) --constraint constraints.txt --no-build-isolation sam2==1.1.0

@@ -74,3 +74,58 @@ def shared_data() -> Path:
 def own_cache(tmp_path, monkeypatch):
     """Autosaves and encodings of a test are its own; so are napari's settings."""
     monkeypatch.setenv("VOLSEG_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def open_window(display):
+    """Makes napari windows with the widget docked; they are closed at the end, and nothing of them may stay."""
+    import gc
+    import threading
+
+    import napari.viewer
+    from qtpy.QtWidgets import QApplication
+    from window_tools import Hand
+
+    hands = []
+
+    def make(show_viewer=True):
+        from napari_volseg.widget import AnnotateWidget
+
+        viewer = napari.viewer.Viewer(show=show_viewer)
+        viewer.window._qt_window.resize(1380, 900)
+        widget = AnnotateWidget(viewer)
+        viewer.window.add_dock_widget(widget, name="volseg", area="right")
+        hand = Hand(viewer, widget)
+        hand.pause(0.1)
+        hands.append(hand)
+        return hand
+
+    yield make
+    for hand in hands:
+        hand.viewer.close()
+    hands.clear()
+    for _ in range(20):
+        QApplication.processEvents()
+        gc.collect(0)
+    ours = {"volseg-desk", "volseg-clerk"}
+    end = time.monotonic() + 10
+    while any(thread.name in ours for thread in threading.enumerate()):
+        assert time.monotonic() < end, "a closed window left a desk at work"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def region_model(monkeypatch):
+    """Every model computes the connected voxels of the clicked intensity, which can be checked by hand."""
+    from napari_volseg import opening
+    from region_model import RegionModel
+
+    from volseg.sessions import Session
+
+    model = RegionModel()
+
+    def session(read, name, **choices):
+        return lambda progress: Session(model, read(), choices.get("options"))
+
+    monkeypatch.setattr(opening, "local_session", session)
+    return model

@@ -10,15 +10,15 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QObject, Qt, Signal
 
 from volseg.errors import VolsegError
 from volseg.sessions.desk import DeskEvent, Painted, StateChanged, Working
 
 logger = logging.getLogger(__name__)
 
-CALLBACK_SECONDS: deque[tuple[str, float]] = deque(maxlen=100_000)
-"""How long the latest callbacks of this plugin kept the window busy: (name, seconds)."""
+CALLBACK_SECONDS: deque[tuple[str, float, float]] = deque(maxlen=100_000)
+"""How long the latest callbacks of this plugin kept the window busy: (name, seconds by the clock, seconds of work)."""
 
 SLOW_S = 0.05
 """A callback that takes longer is felt."""
@@ -37,7 +37,8 @@ class DeskBridge(QObject):
         self._lock = threading.Lock()
         self._waiting: list[DeskEvent] = []
         self._closed = False
-        self._wake.connect(self._deliver)
+        # Never at once: whoever speaks may hold the session's lock, also in the window's own thread.
+        self._wake.connect(self._deliver, Qt.ConnectionType.QueuedConnection)
 
     def __call__(self, event: DeskEvent) -> None:
         """Takes an event, in any thread."""
@@ -47,8 +48,8 @@ class DeskBridge(QObject):
             first = not self._waiting
             self._waiting = [old for old in self._waiting if not _overtaken(old, event)]
             self._waiting.append(event)
-            if first:
-                self._wake.emit()
+        if first:
+            self._wake.emit()
 
     def close(self) -> None:
         """Says nothing any more."""
@@ -76,7 +77,7 @@ def callback(method: Method) -> Method:
 
     @functools.wraps(method)
     def guarded(self: Any, *args: Any, **kwargs: Any) -> Any:
-        start = time.perf_counter()
+        start, work = time.perf_counter(), time.thread_time()
         try:
             return method(self, *args, **kwargs)
         except VolsegError as error:
@@ -87,9 +88,14 @@ def callback(method: Method) -> Method:
             self.say(f"{type(error).__name__}: {error}", problem=True)
         finally:
             seconds = time.perf_counter() - start
-            CALLBACK_SECONDS.append((method.__name__, seconds))
+            CALLBACK_SECONDS.append((_name(method, args), seconds, time.thread_time() - work))
             if seconds > SLOW_S:
                 logger.info("%s kept the window busy for %.0f ms", method.__name__, seconds * 1000)
         return None
 
     return guarded  # type: ignore[return-value]
+
+
+def _name(method: Callable[..., Any], args: tuple[Any, ...]) -> str:
+    """The method, and for news which news."""
+    return method.__name__ + (f" {type(args[0]).__name__}" if method.__name__ == "_on_news" and args else "")

@@ -15,6 +15,7 @@ from qtpy.QtCore import QEvent, Qt, QTimer
 from qtpy.QtGui import QGuiApplication, QKeySequence, QShortcut
 from qtpy.QtWidgets import QCompleter, QFileDialog, QWidget
 
+from napari_volseg import opening
 from napari_volseg.bridge import DeskBridge, callback
 from napari_volseg.form import AnnotateForm
 from napari_volseg.geometry import LayerVolume, world_from_data
@@ -46,7 +47,6 @@ from volseg.sessions.desk import (
     StateChanged,
     Working,
     autosave_folder,
-    local_session,
     segment_command,
 )
 from volseg.transforms.windows import choose_window, parse_window
@@ -286,7 +286,7 @@ class AnnotateWidget(AnnotateForm):
         layer.events.affine.connect(self._on_transform)
         bridge = DeskBridge()
         bridge.news.connect(self._on_news)
-        open_session = local_session(
+        open_session = opening.local_session(
             lambda: volume.read(layer),
             model,
             device=device,
@@ -530,6 +530,7 @@ class AnnotateWidget(AnnotateForm):
     @callback
     def use_tool(self, tool: Tool | None) -> None:
         """What the mouse does from now on; None gives it back to napari."""
+        tool = None if tool is None else Tool(tool)
         if tool is not None and (self._desk is None or not self._desk.is_open):
             raise SessionError("choose an image first")
         card = self._card()
@@ -660,7 +661,7 @@ class AnnotateWidget(AnnotateForm):
         assert self._layer is not None and self._volume is not None
         volume, viewer = self._volume, self.viewer
         matrix = world_from_data(self._layer)[:-1, :-1]
-        reach = GRAB_PIXELS / viewer.camera.zoom
+        reach = GRAB_PIXELS / viewer.scene.camera.zoom
         best: tuple[float, HistoryEntry, Grip] | None = None
         for entry in self.session.history:
             for grip in grips_of(entry.prompt, volume.grid, at_ijk, self._axis):
