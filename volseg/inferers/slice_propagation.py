@@ -229,56 +229,78 @@ class SlicePropagationInferer(Inferer):  # type: ignore[misc]
     ) -> list[Track]:
         """Tracks objects that look at the same frames, as rows of one batch.
 
-        Clicks beside the anchors are corrections: on their slice they refine the mask that the anchors alone give.
+        The anchors come first, then one correction after the other, each on top of what was there before it: a click
+        corrects the mask that the person saw. What was tracked before is remembered, so that a new click tracks once.
         """
         view, crop = jobs[0].prompts.view, jobs[0].crop
         tracker = Tracker(encoding.network, encoding.source(view, crop), self.tracking)
-        shown = {job.item.object_id: self._shown(job.prompts, crop) for job in jobs}
         preview = _Preview({job.item.object_id: job for job in jobs}, encoding.grid, partial)
-
-        def run(of: Sequence[_Job], anchors_only: bool) -> dict[int, Track]:
+        said = {job.item.object_id: self._shown(job.prompts, crop) for job in jobs}
+        frames = {
+            job.item.object_id: {i: one for i, one in said[job.item.object_id].items() if i in job.prompts.anchors}
+            for job in jobs
+        }
+        rounds = 1 + max(len(job.prompts.corrections) for job in jobs)
+        # What was there before this call: only a person's own correction is computed outward from the earlier result.
+        known = {
+            (job.item.object_id, count): encoding.track((*job.key, count)) for job in jobs for count in range(rounds)
+        }
+        tracks: dict[int, Track] = {}
+        for corrections in range(rounds):
             requests = {}
+            of = [job for job in jobs if len(job.prompts.corrections) >= corrections]
             for job in of:
-                frames = shown[job.item.object_id]
-                if anchors_only:
-                    frames = {index: one for index, one in frames.items() if index in job.prompts.anchors}
-                previous = encoding.track((*job.key, anchors_only))
-                requests[job.item.object_id] = TrackRequest(
-                    frames, job.prompts.first, job.prompts.last, previous=previous, exact=exact
+                object_id, prompts = job.item.object_id, job.prompts
+                before = tracks.get(object_id)
+                if before is not None:
+                    shown = {
+                        i: said[object_id][i] for i in prompts.corrections[corrections - 1] if i in said[object_id]
+                    }
+                    frames[object_id] |= self._on_top_of(before, shown, encoding.network.spec.carry_mask)
+                requests[object_id] = TrackRequest(
+                    dict(frames[object_id]),
+                    prompts.first,
+                    prompts.last,
+                    anchors=prompts.anchors,
+                    previous=known[object_id, corrections] or known.get((object_id, corrections - 1)),
+                    exact=exact,
                 )
-            steps = tracker.stream(requests, progress)
+            steps = tracker.stream(requests, _Part(progress, corrections / rounds, 1 / rounds))
             while True:
                 try:
                     preview.add(next(steps))
                 except StopIteration as end:
-                    tracks: dict[int, Track] = end.value
+                    tracks.update(end.value)
                     break
             for job in of:
-                encoding.remember((*job.key, anchors_only), tracks[job.item.object_id])
-            return tracks
-
-        corrected = [job for job in jobs if shown[job.item.object_id].keys() - job.prompts.anchors]
-        anchored = run(corrected, anchors_only=True) if corrected else {}
-        for job in corrected:
-            object_id = job.item.object_id
-            shown[object_id] = {
-                index: frame
-                for index, clicks in shown[object_id].items()
-                if (frame := self._on_top_of(anchored[object_id], index, clicks, job.prompts.anchors)) is not None
-            }
-        tracks = run(jobs, anchors_only=False)
+                encoding.remember((*job.key, corrections), tracks[job.item.object_id])
         return [tracks[job.item.object_id] for job in jobs]
 
-    def _on_top_of(self, track: Track, index: int, said: FramePrompts, anchors: frozenset[int]) -> FramePrompts | None:
-        """Clicks with the mask they correct; None where there is no mask and they only take away."""
-        if index in anchors:
-            return said
-        logits = track.mask(index).logits
-        if logits is None:
-            return said if 1 in said.labels else None
+    def _on_top_of(self, track: Track, said: Mapping[int, FramePrompts], anywhere: bool) -> dict[int, FramePrompts]:
+        """Clicks with the masks they correct.
+
+        Clicks that only take away are left out where there is no mask.
+
+        Args:
+            track: what was there before.
+            said: the clicks, by slice.
+            anywhere: where the object was not found, clicks correct the mask of the nearest slice that has one.
+        """
         size = (self.frame_format.image_size, self.frame_format.image_size)
-        mask = interpolate(logits[None, None], size, mode="bilinear", align_corners=False)[0, 0] > 0
-        return FramePrompts(said.points_xy, said.labels, mask.numpy())
+        result = {}
+        for index, clicks in said.items():
+            logits = track.mask(index).logits
+            if logits is None and 1 not in clicks.labels:
+                continue
+            if logits is None and anywhere:
+                nearest = sorted(track.reached(), key=lambda frame: abs(frame - index))
+                logits = next((found for frame in nearest if (found := track.mask(frame).logits) is not None), None)
+            if logits is None:
+                result[index] = clicks
+                continue
+            mask = interpolate(logits[None, None], size, mode="bilinear", align_corners=False)[0, 0] > 0
+            result[index] = FramePrompts(clicks.points_xy, clicks.labels, mask.numpy())
+        return result
 
     def _wider(self, job: _Job, track: Track) -> _Job | None:
         """The job in a larger crop, if the crop's border cuts the object."""

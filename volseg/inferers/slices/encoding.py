@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 MAX_TRACKS = 64
 """Tracks that are remembered for corrections; each is small beside the encoded slices."""
 
-TrackKey: TypeAlias = tuple[int, Plane, Crop, bool]
-"""Object, plane, crop, and whether only the anchors were used."""
+TrackKey: TypeAlias = tuple[int, Plane, Crop, int]
+"""Object, plane, crop, and how many corrections were used."""
 
 
 class SliceEncoding:

@@ -48,8 +48,9 @@ class PlanePrompts:
         view: the plane's slices.
         slices: prompts by slice index, ascending.
         anchors: the slices that say by themselves what the object is: those with a box or a mask, or, where there is
-            none, that of the first positive click or scribble. Clicks on other slices are corrections of what the
-            anchors give there.
+            none, that of the first positive click or scribble.
+        corrections: the other slices, in the order in which they were first clicked on; those of one prompt together.
+            They correct what the anchors and the corrections before them give.
         first: the first slice the object may reach.
         last: the last one.
     """
@@ -57,6 +58,7 @@ class PlanePrompts:
     view: SliceView
     slices: dict[int, SlicePrompts]
     anchors: frozenset[int]
+    corrections: tuple[tuple[int, ...], ...]
     first: int
     last: int
 
@@ -68,6 +70,7 @@ class _Draft:
     boxes: dict[int, tuple[float, float, float, float]] = field(default_factory=dict)
     masks: dict[int, NDArray[np.bool_]] = field(default_factory=dict)
     limits: tuple[int, int] | None = None
+    order: list[tuple[int, ...]] = field(default_factory=list)
 
     def add_points(self, index: int, positions_rc: NDArray[np.float64], positive: bool) -> None:
         self.points[index] += [(float(row), float(column)) for row, column in positions_rc]
@@ -121,12 +124,17 @@ def plan_object(item: PromptedObject, grid: Grid, plane: Plane | None = None) ->
             flat_elsewhere = own is not None and own is not used
             solid_elsewhere = own is None and used is not main and isinstance(prompt, Box | MaskPrompt)
             if not flat_elsewhere and not solid_elsewhere:
+                before = set(draft.points)
                 _add(draft, prompt, view.grid)
+                draft.order.append(tuple(sorted(set(draft.points) - before)))
         slices = _slices(draft)
         if any(p.box_rc is not None or p.mask is not None or (p.labels == 1).any() for p in slices.values()):
             first, last = draft.limits or (0, view.count - 1)
             # A prompted slice outside a 3D box is a correction of the box.
-            result.append(PlanePrompts(view, slices, _anchors(draft), min(first, *slices), max(last, *slices)))
+            anchors = _anchors(draft)
+            corrections = _corrections(draft, anchors)
+            ends = (min(first, *slices), max(last, *slices))
+            result.append(PlanePrompts(view, slices, anchors, corrections, *ends))
     return tuple(result)
 
 
@@ -205,6 +213,11 @@ def _anchors(draft: _Draft) -> frozenset[int]:
     if draft.boxes or draft.masks:
         return frozenset({*draft.boxes, *draft.masks})
     return frozenset([next(index for index, labels in draft.labels.items() if 1 in labels)])
+
+
+def _corrections(draft: _Draft, anchors: frozenset[int]) -> tuple[tuple[int, ...], ...]:
+    groups = (tuple(index for index in group if index not in anchors) for group in draft.order)
+    return tuple(group for group in groups if group)
 
 
 def _slices(draft: _Draft) -> dict[int, SlicePrompts]:

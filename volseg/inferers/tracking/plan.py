@@ -18,7 +18,6 @@ class PassPlan:
         seeds: frames from which it computes, in its order; it goes from one to the next where it stops early.
         kept: results of an earlier run that stand until they are computed anew.
         stops_unchanged: whether it stops where masks are as they were.
-        limited: whether somebody said that the object ends at ``end``.
     """
 
     direction: Direction
@@ -26,7 +25,6 @@ class PassPlan:
     seeds: tuple[int, ...]
     kept: Mapping[int, FrameResult]
     stops_unchanged: bool
-    limited: bool = False
 
 
 def pass_range(direction: Direction, prompted: Collection[int], first: int, last: int) -> tuple[int, int] | None:

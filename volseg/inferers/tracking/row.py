@@ -9,9 +9,9 @@ from torch import Tensor
 
 from volseg.inferers.tracking.memory import MemoryRecipe, memory_recipe
 from volseg.inferers.tracking.plan import PassPlan
+from volseg.inferers.tracking.reach import Reach
 from volseg.inferers.tracking.settings import TrackSettings
 from volseg.inferers.tracking.state import FrameResult, PromptedFrame, mask_dice
-from volseg.networks.sam2.carry import expected_reach
 
 
 class PassRow:
@@ -21,6 +21,7 @@ class PassRow:
         object_id: whose pass it is.
         plan: where it goes.
         prompted: the prompted frames.
+        reach: how far the object is expected to go.
         device: the network's.
         settings: when to stop.
         memory_frames: see `Sam2Spec`.
@@ -32,6 +33,7 @@ class PassRow:
         object_id: Hashable,
         plan: PassPlan,
         prompted: Mapping[int, PromptedFrame],
+        reach: Reach,
         device: torch.device,
         settings: TrackSettings,
         memory_frames: int,
@@ -46,13 +48,13 @@ class PassRow:
             frame: (one.memory.to(device), one.result.pointer.to(device)) for frame, one in prompted.items()
         }
         self._said = prompted
+        self.reach = reach
         self._prompted = sorted(prompted)
         self._settings = settings
         self._memory_frames = memory_frames
         self._pointer_span = pointer_span
         self._memories: dict[int, Tensor] = {}
         self._pointers: dict[int, Tensor] = {}
-        self._reach: dict[int, float] = {}
         self._empty = 0
         self._unchanged = 0
         if plan.seeds:
@@ -77,35 +79,12 @@ class PassRow:
         )
 
     def previous(self) -> FrameResult:
-        """What is known of the frame before, in the order of the pass; of the prompted one if nothing is."""
+        """What is known of the frame before, in the order of the pass; of the nearest prompted one if nothing is."""
         assert self.frame is not None
         behind = self.frame - self.direction
         if behind in self.results and behind not in self._said:
             return self.results[behind]
-        return self.origin()[1]
-
-    def origin(self) -> tuple[int, FrameResult]:
-        """The last prompted frame behind, or the nearest one if the pass starts before all of them."""
-        assert self.frame is not None
-        here = self.frame * self.direction
-        behind = [frame for frame in self._prompted if frame * self.direction < here]
-        frame = min(behind or self._prompted, key=lambda other: abs(other - here * self.direction))
-        return frame, self._said[frame].result
-
-    def travelled(self, step_pixels: float) -> float:
-        """Frames from `origin`, divided by the frames that its object is expected to reach (see `networks.sam2.carry`).
-
-        Where the pass has a limit, that is where the object is expected to end.
-        """
-        assert self.frame is not None
-        start, result = self.origin()
-        distance = abs(self.frame - start)
-        if self._plan.limited:
-            return distance / max(0.5, abs(self._plan.end - start) + 0.5)
-        if start not in self._reach:
-            logits = torch.full((1, 1, 1, 1), -1.0) if result.logits is None else result.logits[None, None]
-            self._reach[start] = float(expected_reach(logits, torch.tensor([step_pixels])))
-        return distance / self._reach[start]
+        return self._said[min(self._prompted, key=lambda other: abs(other - behind))].result
 
     def memory(self, frame: int) -> Tensor:
         """The spatial memory ``[H * W, 64]`` of a frame in the recipe."""

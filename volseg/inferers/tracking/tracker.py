@@ -8,7 +8,7 @@ that was already tracked counts.
 from __future__ import annotations
 
 from collections.abc import Generator, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -19,6 +19,7 @@ from volseg.errors import PromptError
 from volseg.inferers.tracking.features import FrameSource
 from volseg.inferers.tracking.plan import PassPlan, fresh_pass, outward_pass
 from volseg.inferers.tracking.prompts import FramePrompts
+from volseg.inferers.tracking.reach import Reach
 from volseg.inferers.tracking.row import PassRow
 from volseg.inferers.tracking.settings import TrackSettings
 from volseg.inferers.tracking.state import Direction, FrameResult, PromptedFrame, Track
@@ -41,6 +42,8 @@ class TrackRequest:
         prompts: what was said, by frame. Empty gives an empty track.
         first: first frame to track to.
         last: last one, or None for the end.
+        anchors: the prompted frames that say what the object is, None for all; the others are corrections. It matters
+            to networks that expect ends (see `networks.sam2.carry`).
         previous: the earlier track of the object, to compute only what changed.
         exact: with ``previous``, compute every frame that the change can reach, so that the result is that of a fresh
             run; else start at the changed frames and stop where the masks do not change.
@@ -49,6 +52,7 @@ class TrackRequest:
     prompts: Mapping[int, FramePrompts]
     first: int = 0
     last: int | None = None
+    anchors: frozenset[int] | None = None
     previous: Track | None = None
     exact: bool = False
 
@@ -110,12 +114,13 @@ class Tracker:
         prompted = yield from self._decode_prompts(todo)
         rows: dict[tuple[ObjectId, Direction], PassRow] = {}
         for object_id, request in todo.items():
+            reach = self._reach(request, prompted[object_id])
             for direction in Direction:
                 plan = self._plan(request, direction)
                 if plan is not None:
                     spans = (self.network.spec.memory_frames, self._pointer_span)
                     rows[object_id, direction] = PassRow(
-                        object_id, plan, prompted[object_id], self.network.device, self.settings, *spans
+                        object_id, plan, prompted[object_id], reach, self.network.device, self.settings, *spans
                     )
         yield from self._run(list(rows.values()), progress)
         tracks: dict[ObjectId, Track] = {}
@@ -176,11 +181,8 @@ class Tracker:
         limits = (request.first, self._last(request))
         previous = self._comparable(request)
         if previous is None or not previous.prompted or request.exact:
-            plan = fresh_pass(direction, frames, *limits)
-        else:
-            plan = outward_pass(direction, frames, *limits, previous, _changed_frames(request.prompts, previous))
-        last_frame = self.source.frame_count - 1 if direction is Direction.FORWARD else 0
-        return None if plan is None else replace(plan, limited=plan.end != last_frame)
+            return fresh_pass(direction, frames, *limits)
+        return outward_pass(direction, frames, *limits, previous, _changed_frames(request.prompts, previous))
 
     def _decode_prompts(
         self, requests: Mapping[ObjectId, TrackRequest]
@@ -272,12 +274,22 @@ class Tracker:
                     updates.append(TrackUpdate(row.object_id, frame, row.direction, result))
         return updates
 
+    def _reach(self, request: TrackRequest, prompted: Mapping[int, PromptedFrame]) -> Reach:
+        first, last = request.first, self._last(request)
+        return Reach(
+            prompted,
+            prompted.keys() if request.anchors is None else request.anchors & prompted.keys(),
+            first if first > 0 else None,
+            last if last < self.source.frame_count - 1 else None,
+            self.source.step_pixels,
+        )
+
     def _carried(self, rows: Sequence[PassRow]) -> Tensor | None:
         """The masks of the frames before as mask prompts, for networks that were trained with them."""
         if not self.network.spec.carry_mask:
             return None
         logits = torch.stack([self._kept_logits(row.previous()) for row in rows])[:, None]
-        travelled = [row.travelled(self.source.step_pixels) for row in rows]
+        travelled = [row.reach.travelled(row.frame) for row in rows if row.frame is not None]
         return carried_mask(logits, torch.tensor(travelled, device=logits.device))
 
     def _kept_logits(self, result: FrameResult) -> Tensor:
