@@ -62,6 +62,8 @@ class Hand:
         self.widget.image_box.setCurrentIndex(index)
         self.widget.image_box.activated.emit(index)
         self.wait(lambda: self.widget.overlays is not None, why="the image was not opened")
+        ours = self.widget.overlays.layers
+        self.wait(lambda: all(layer in self.viewer.layers for layer in ours), why="the layers did not come")
         self.wait(lambda: not self.widget.progress.isVisible(), why="it was not encoded")
 
     # ---- the canvas

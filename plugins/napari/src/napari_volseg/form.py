@@ -60,7 +60,6 @@ class AnnotateForm(QWidget):
         for add in (self._sources, self._recovery, self._tools, self._objects, self._history, self._files, self._foot):
             add(layout)
         self.setMinimumWidth(330)
-        self._was_lost = False
 
     def _sources(self, layout: QVBoxLayout) -> None:
         form = QFormLayout()

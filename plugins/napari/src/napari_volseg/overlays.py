@@ -36,7 +36,7 @@ class Overlays:
     """Three layers over an image layer, with its transforms: result, points, lines.
 
     Args:
-        viewer: they are added to.
+        viewer: they come into, one at a time (``add_next``).
         layer: the image; only read.
         volume: of the image.
         array: label values [I, J, K], shown as they are; not copied.
@@ -77,11 +77,20 @@ class Overlays:
             metadata={OWNER_KEY: "points"},
             **common,
         )
-        selected = set(viewer.layers.selection)
-        for made in (self.labels, self.lines, self.points):
-            viewer.add_layer(made)
-        # Adding a layer selects it; the person's choice comes back.
-        viewer.layers.selection = selected or {layer}
+
+    def add_next(self) -> bool:
+        """Puts one layer more into the viewer; napari needs a tenth of a second for each, so they come one by one.
+
+        Returns:
+            Whether more are to come.
+        """
+        missing = [layer for layer in self.layers if layer not in self._viewer.layers]
+        if missing:
+            # Adding a layer selects it; the person's choice comes back.
+            selected = set(self._viewer.layers.selection)
+            self._viewer.add_layer(missing[0])
+            self._viewer.layers.selection = selected
+        return len(missing) > 1
 
     @property
     def layers(self) -> tuple[Labels, Vectors, Points]:
