@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -66,3 +67,39 @@ class BrightNetwork:
         side = self.spec.embedding_size
         small = interpolate(low_res_logits, (side, side), mode="bilinear", align_corners=False)
         return small.flatten(2).transpose(1, 2).expand(-1, -1, 64)
+
+
+class CopyNetwork(BrightNetwork):
+    """Tracked frames repeat the mask carried to them; clicks add or take away discs of the mask they are given."""
+
+    RADIUS = 3
+    """Of the discs, in pixels of the logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spec = replace(self.spec, carry_mask=True)
+
+    def decode(
+        self,
+        features: FrameFeatures,
+        *,
+        conditioned: Tensor | None = None,
+        points_xy: Tensor | None = None,
+        labels: Tensor | None = None,
+        mask_logits: Tensor | None = None,
+        multimask: bool | None = None,
+    ) -> FrameOutput:
+        side = self.spec.mask_size
+        if conditioned is not None:
+            assert mask_logits is not None
+            middle = (mask_logits.amax(dim=(1, 2, 3), keepdim=True) + mask_logits.amin(dim=(1, 2, 3), keepdim=True)) / 2
+            return self._output(torch.where(mask_logits > middle, 10.0, -10.0))
+        if mask_logits is None or points_xy is None or labels is None:
+            return super().decode(features, points_xy=points_xy, labels=labels)
+        where = torch.stack(torch.meshgrid(torch.arange(side), torch.arange(side), indexing="xy"), dim=-1)
+        logits = mask_logits.clone()
+        for row, (points, kinds) in enumerate(zip(points_xy / 4, labels, strict=True)):
+            for point, kind in zip(points, kinds, strict=True):
+                disc = (where - point).norm(dim=-1) <= self.RADIUS
+                logits[row, 0][disc] = 10.0 if kind == 1 else -10.0
+        return self._output(logits)

@@ -9,13 +9,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from tests.inferers.bright_network import FORMAT, BrightNetwork
+from tests.inferers.bright_network import FORMAT, BrightNetwork, CopyNetwork
 from volseg.data.object_mask import ObjectMask
 from volseg.errors import Cancelled, PromptError
 from volseg.geometry import Frame, Grid, Plane, all_orientations
 from volseg.inferers.slice_propagation import SlicePropagationInferer
 from volseg.inferers.slices.encoding import SliceEncoding
 from volseg.inferers.slices.frames import Channels, FrameFormat
+from volseg.inferers.slices.plan import plan_object
 from volseg.inferers.slices.zoom import ZoomSettings
 from volseg.inferers.tracking import TrackSettings
 from volseg.networks.sam2.config import Sam2Spec
@@ -231,6 +232,36 @@ def test_an_exact_correction_is_a_fresh_run(nano: Sam2Network) -> None:
         corrected = inferer.segment(encoding, said(*prompts[:count]), exact=True)[0]
     fresh_inferer, fresh = nano_encoding(nano)
     assert np.array_equal(corrected.full(), fresh_inferer.segment(fresh, said(*prompts))[0].full())
+
+
+def test_a_correction_starts_from_the_corrections_before_it() -> None:
+    inferer = SlicePropagationInferer(FORMAT, WHOLE, window="0,100")
+    encoding = inferer.encode(phantom(), CopyNetwork())
+    box = Box(at(-8, -8, 0), at(8, 8, 0), Frame.IJK)
+    first, second, away = (48, 34, 15), (15, 34, 17), (48, 34, 18)
+    clicks = [Point(first, Frame.IJK), Point(second, Frame.IJK), Point(away, Frame.IJK, positive=False)]
+    both = inferer.segment(encoding, said(box, *clicks[:2]))[0].full()
+    assert both[first]
+    assert both[48, 34, 17]
+    assert both[second]
+    assert not both[15, 34, 15]
+    # What only a correction brought can be taken away again, beyond the slice where it was said.
+    without = inferer.segment(encoding, said(box, *clicks))[0].full()
+    assert without[48, 34, 17]
+    assert not without[48, 34, 18:].any()
+    assert without[15, 34, 18:].all()
+
+
+def test_corrections_come_in_the_order_in_which_they_were_said() -> None:
+    stroke = Scribble(((30.0, 22.0, 9.0), (30.0, 22.0, 10.0)), Frame.IJK)
+    prompts = (KINDS["box_2d"], Point(at(0, 0, 5), Frame.IJK), stroke, Point(at(1, 0, 5), Frame.IJK))
+    item = PromptedObject(1, prompts)
+    plan = plan_object(item, GRID)[0]
+    box_slice = next(iter(plan.anchors))
+    forward = [plan.view.count - 1 - box_slice - 5, box_slice + 5]
+    assert len(plan.corrections) == 2
+    assert plan.corrections[0][0] in forward
+    assert len(plan.corrections[1]) == 2
 
 
 def test_objects_together_are_objects_alone(nano: Sam2Network) -> None:
