@@ -149,8 +149,8 @@ def read_arrays(case: TrainingCase) -> tuple[NDArray[Any], NDArray[np.uint8], Gr
     """The image [I, J, K] as stored, its labels, and their grid.
 
     Raises:
-        TrainingError: image and label lie on different grids, or labels are not whole numbers from 0 to 255. The case is
-            named.
+        TrainingError: image and label lie on different grids, or labels are not whole numbers from 0 to 255. The case
+            is named.
     """
     image, grid = _read(case, case.image)
     label, label_grid = _read(case, case.label)
