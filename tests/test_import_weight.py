@@ -11,7 +11,16 @@ HEAVY = ("torch", "monai", "transformers", "SimpleITK", "itk", "skimage", "matpl
 
 
 @pytest.mark.parametrize(
-    "module", ["volseg", "volseg.geometry", "volseg.prompts", "volseg.data", "volseg.models.base", "volseg.text.report"]
+    "module",
+    [
+        "volseg",
+        "volseg.geometry",
+        "volseg.prompts",
+        "volseg.data",
+        "volseg.models.base",
+        "volseg.text.report",
+        "volseg.batch",
+    ],
 )
 def test_importing_is_light(module: str) -> None:
     code = f"import sys, {module}; print(*sorted({{name.split('.')[0] for name in sys.modules}} & set({HEAVY!r})))"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -96,6 +97,7 @@ class RayExecutor:
             MissingExtraError: Ray is not installed.
             ModelError: there is no such cluster, or it has no room for one actor.
         """
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing about a run leaves the machine
         ray = import_ray()
         if not ray.is_initialized():
             try:
