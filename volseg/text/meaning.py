@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from volseg.text.lexicon import Lexicon, content_words, names_of
 from volseg.text.problems import AmbiguousTermError, PhraseError, UnknownTermError
-from volseg.text.query import Query, Selector, SelectorKind, with_notes
+from volseg.text.query import Query, Selector, SelectorKind, recipe, with_notes
 from volseg.text.tables import Role, words
 from volseg.text.tokens import Token, longest_match, stems
 from volseg.text.vocabulary import ConceptKind, Laterality
@@ -246,7 +246,7 @@ class Interpreter:
         candidates = tuple(query.include[0] for query in queries)
         names = tuple(self.vocabulary.by_id(concept_id).name for concept_id in candidates)
         if self.among is not None:
-            offered = [query for query in queries if self.vocabulary.cover(query.include[0], self.among)]
+            offered = [query for query in queries if recipe(query.include[0], self.among, self.vocabulary) is not None]
             if len(offered) == 1:
                 name = self.vocabulary.by_id(offered[0].include[0]).name
                 others = " or ".join(other for other in names if other != name)
