@@ -18,6 +18,12 @@ def save(array, path, affine=None):
     return path
 
 
+@pytest.fixture(autouse=True)
+def _few_pictures(monkeypatch):
+    """Pictures of the worst objects take most of a small run's time; one shows that they are there."""
+    monkeypatch.setattr("volseg.evaluation.page.WORST", 1)
+
+
 @pytest.fixture
 def blocks():
     """Image and labels of two blocks; the region model finds both exactly from any prompt inside."""
@@ -28,7 +34,7 @@ def blocks():
 
 @pytest.fixture
 def cases(tmp_path, blocks):
-    """cases.csv of three cases in two groups; the second one's labels are in another orientation's order of names."""
+    """cases.csv of three cases in two groups."""
     voxels, labels, affine = blocks
     lines = ["id,image,label,modality,group"]
     for name, group in (("a", "x"), ("b", "x"), ("c", "y")):

@@ -48,7 +48,7 @@ def test_scores_of_a_model_that_is_right(run, cases, tmp_path):
     assert "http" not in page.replace("http-equiv", "")
 
 
-def test_a_run_goes_on_where_it_was(run, model, cases, tmp_path):
+def test_a_run_goes_on_where_it_was(run, model, cases, blocks, tmp_path):
     folder = tmp_path / "scores"
     base = ("evaluate", "--model", "region", "--cases", cases, "--parts", "click", "-o", folder)
     assert run(*base, "--limit", 2).exit_code == 0
@@ -57,7 +57,7 @@ def test_a_run_goes_on_where_it_was(run, model, cases, tmp_path):
     assert run(*base).exit_code == 0
     assert len(model.computed) == asked + 2
     assert len(_rows(folder)) == 6
-    (tmp_path / "labels/b.nii.gz").write_bytes((tmp_path / "labels/b.nii.gz").read_bytes() + b"\0")
+    _save(blocks[1].astype(np.int16), tmp_path / "labels/b.nii.gz", blocks[2])
     assert run(*base).exit_code == 0
     assert len(model.computed) == asked + 4  # only the case whose file changed
     other = run(*base, "--seed", 1)

@@ -131,7 +131,7 @@ def _read_reference(case: EvaluationCase) -> Reference:
         labelmap = read_labelmap(case.label)
         grid, layers = labelmap.grid, list(labelmap.layers)
         names = {label.value: label.name for label in labelmap.labels}
-    image_grid = _image_grid(case)
+    image_grid = grid if case.image == case.label else _image_grid(case)
     if not image_grid.same_as(grid, tolerance=GRID_TOLERANCE):
         raise EvaluationError(
             f"image and label lie on different grids: {case.image.name} has {_text(image_grid)}, {case.label.name} has "
