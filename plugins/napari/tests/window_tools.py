@@ -107,6 +107,12 @@ class Hand:
         self.pause()
 
     def key(self, key, modifier=NO_KEY):
+        window = self.viewer.window._qt_window
+        if not window.isActiveWindow():
+            # Shortcuts belong to the active window, and there is no window manager to make it so.
+            window.activateWindow()
+            self.wait(window.isActiveWindow, why="the window does not become active")
+        self.canvas.setFocus()
         QTest.keyClick(self.canvas, key, modifier)
         self.pause()
 

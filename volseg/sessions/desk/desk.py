@@ -73,7 +73,7 @@ class Desk:
     """
 
     def __init__(self, open_session: OpenSession, listener: Listener, autosave_folder: Path | None = None) -> None:
-        self._open_session = open_session
+        self._open_session: OpenSession | None = open_session
         self._listener: Listener | None = listener
         self._autosave_folder = autosave_folder
         self._autosave: Autosave | None = None
@@ -176,17 +176,19 @@ class Desk:
 
         self._tasks.put(write)
 
-    def resume(self, path: str | Path, *, allow_other: bool = False) -> None:
+    def resume(self, path: str | Path, *, allow_other: bool = False, saved: bool = True) -> None:
         """Puts a saved session in the place of everything; ``StateChanged`` or ``Failed`` follows.
 
         Args:
             path: the session file.
             allow_other: also one of another model, or of another copy of the image.
+            saved: whether the person knows the file, so that nothing is unsaved afterwards.
         """
 
         def read(session: Session) -> None:
             session.restore(path, allow_other_image=allow_other, allow_other_model=allow_other)
-            self._saved_state = session.state
+            if saved:
+                self._saved_state = session.state
 
         self._tasks.put(read)
 
@@ -272,7 +274,10 @@ class Desk:
             self._masks.clear()
 
     def _open(self) -> Session:
+        assert self._open_session is not None
         session = self._open_session(self._progress)
+        # It may hold a window's layer, which must not outlive its window here.
+        self._open_session = None
         self._progress(0.0, "preparing the image")
         if self._autosave_folder is not None:
             self._autosave = Autosave(self._autosave_folder, session.image_sha256)

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_volseg.bridge import callback
-from napari_volseg.geometry import LayerVolume, world_from_data
+from napari_volseg.geometry import AFFINE_KEY, LayerVolume, world_from_data
 from napari_volseg.handles import centre_of
 from napari_volseg.tools import extended_box
 from volseg.data.labelmap import OverlapPolicy
 from volseg.errors import PromptError, SessionError
 from volseg.prompts import Box, MaskPrompt, Prompt, Text
 from volseg.sessions import Session
-from volseg.transforms.windows import choose_window, parse_window
+from volseg.transforms.windows import PERCENTILE_NAME, choose_window, parse_window
 
 if TYPE_CHECKING:
     pass
@@ -75,7 +75,10 @@ class Editing(WidgetState):
             raise PromptError("there is no Labels layer; add one and paint, or open a label map")
         there = LayerVolume.of(source, self.viewer.dims.point)
         here = dataclasses.replace(self._volume, world_from_data=world_from_data(self._layer))
-        grid = dataclasses.replace(there.grid, affine_ras=self._volume.grid.affine_ras @ there.matrix_to(here))
+        grid = there.grid
+        if AFFINE_KEY not in source.metadata or AFFINE_KEY not in self._layer.metadata:
+            # Only where both say where they are in the patient does that count more than how they are shown.
+            grid = dataclasses.replace(grid, affine_ras=self._volume.grid.affine_ras @ there.matrix_to(here))
         value = int(source.selected_label)
         positive, object_id, name = self.positive, self._active_or_new(), source.name
 
@@ -181,11 +184,20 @@ class Editing(WidgetState):
         name = self.window_box.currentData()
         layer = self._layer
         if layer is not None and name is not None:
-            window = parse_window(name) if name != "percentile" else None
+            window = parse_window(name) if name != PERCENTILE_NAME else None
             if window is not None:
                 layer.contrast_limits = (window.low, window.high)
             elif self._desk is not None and self._desk.is_open:
-                chosen = choose_window(self.session.image, "percentile")
-                layer.contrast_limits = (chosen.low, chosen.high)
+                # The percentiles of a large image take seconds.
+                self._desk.do(self._find_percentiles)
         if self._desk is not None and self._desk.is_open:
             self.session.set_options(dataclasses.replace(self.session.state.options, window=name))
+
+    def _find_percentiles(self, session: Session) -> None:
+        chosen = choose_window(session.image, PERCENTILE_NAME)
+        self.window_found.emit(chosen.low, chosen.high)
+
+    @callback
+    def _on_window_found(self, low: float, high: float) -> None:
+        if self._layer is not None:
+            self._layer.contrast_limits = (low, high)

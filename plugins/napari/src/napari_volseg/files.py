@@ -53,7 +53,7 @@ class Files(WidgetState):
             allow = False
             path = path or QFileDialog.getOpenFileName(self, "Resume a session", "", SESSION_FILTER)[0]
         if path and self._desk is not None:
-            self._refused = None if allow else Path(path)
+            self._refused, self._resuming = None, None if allow else Path(path)
             self._session_path = Path(path)
             self._desk.resume(path, allow_other=allow)
 
@@ -118,7 +118,7 @@ class Files(WidgetState):
         old = self.worklist.open_case
         if old is not None and self._desk is not None and self._desk.is_open and self._desk.has_unsaved_changes:
             old.session.parent.mkdir(parents=True, exist_ok=True)
-            self.session.save(old.session)
+            self._desk.save(old.session)
         previous = self._layer
         self.close_image()
         if previous is not None and previous in viewer.layers and previous.metadata.get("volseg_worklist"):

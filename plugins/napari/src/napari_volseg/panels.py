@@ -202,6 +202,11 @@ class HistoryPanel(QListWidget):
         finally:
             self._filling = False
 
+    def forget(self) -> None:
+        """Shows nothing."""
+        self.clear()
+        self._history = ()
+
     def keyPressEvent(self, event: object) -> None:  # Qt's name
         """Delete removes the chosen prompt."""
         if event.key() in (Qt.Key.Key_Delete, Qt.Key.Key_Backspace) and self.entry is not None:  # type: ignore[attr-defined]

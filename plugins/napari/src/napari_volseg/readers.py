@@ -86,8 +86,7 @@ def read_labels(path: Any) -> list[LayerData]:
                 np.ascontiguousarray(layer),
                 {
                     "name": _stem(Path(path)) + (f" {index + 1}" if len(turned.layers) > 1 else ""),
-                    "scale": turned.grid.spacing_mm,
-                    "units": ("mm",) * 3,
+                    **_placed(turned.grid),
                     "colormap": DirectLabelColormap(color_dict=colors),
                     "metadata": {
                         AFFINE_KEY: turned.grid.affine_ras,
@@ -119,13 +118,22 @@ def _image_layer(image: MetaTensor, name: str, source: Path) -> LayerData:
         metadata[MODALITY_KEY] = str(modality)
     attributes = {
         "name": name,
-        "scale": shown.spacing_mm,
-        "units": ("mm",) * 3,
+        **_placed(shown),
         "contrast_limits": (window.low, window.high),
         "colormap": "gray",
         "metadata": metadata,
     }
     return array, attributes, "image"
+
+
+def _placed(grid: Grid) -> dict[str, Any]:
+    """Scale and translation, so that files of one patient lie over each other on the screen.
+
+    An oblique grid is shown upright, as slices across voxels would blur it; its true place is in the metadata.
+    """
+    origin = grid.affine_ras[:3, 3]
+    translate = [sign * origin[axis] for axis, sign in zip(grid.axis_order, grid.axis_signs, strict=True)]
+    return {"scale": grid.spacing_mm, "translate": translate, "units": ("mm",) * 3}
 
 
 def _view_axcodes(grid: Grid) -> str:

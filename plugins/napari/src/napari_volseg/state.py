@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QCompleter, QWidget
 
 from napari_volseg.form import AnnotateForm
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 class WidgetState(AnnotateForm):
     """What all parts of the widget share: what is open, and how it is shown."""
 
+    window_found = Signal(float, float)
+
     def __init__(self, viewer: Viewer) -> None:
         super().__init__()
         self._viewer_ref = weakref.ref(viewer)
@@ -44,6 +46,7 @@ class WidgetState(AnnotateForm):
         self._cards: dict[str, ModelCard] = {}
         self._session_path: Path | None = None
         self._refused: Path | None = None
+        self._resuming: Path | None = None
         self._found: FoundAutosave | None = None
         self._after_save: Callable[[], None] | None = None
 

@@ -16,6 +16,7 @@ from napari_volseg import opening
 from napari_volseg.bridge import DeskBridge, callback
 from napari_volseg.geometry import LayerVolume
 from napari_volseg.models import ModelLoader
+from napari_volseg.mouse import SliceView
 from napari_volseg.overlays import Overlays, is_ours, user_layers
 from napari_volseg.tools import TOOLS
 from volseg.errors import SessionError
@@ -54,8 +55,18 @@ class _Ending:
 
     def __init__(self) -> None:
         self.steps: list[Callable[[], None]] = []
+        self.desk: tuple[DeskBridge, Desk] | None = None
+
+    def close_desk(self) -> None:
+        """Ends the desk; its threads end by themselves."""
+        if self.desk is not None:
+            bridge, desk = self.desk
+            self.desk = None
+            bridge.close()
+            desk.close(timeout_s=0)
 
     def __call__(self, *_: object) -> None:
+        self.close_desk()
         while self.steps:
             self.steps.pop()()
 
@@ -74,12 +85,14 @@ class AnnotateWidget(Editing, Drawing, Files):
         super().__init__(napari_viewer)
         self._bridge: DeskBridge | None = None
         self._resume_first: Path | None = None
+        self._carried = False
         self._docked = False
         self._was_lost = False
         self._ending = _Ending()
         self.destroyed.connect(self._ending)
         self._loader = ModelLoader()
         self._loader.loaded.connect(self._on_models)
+        self.window_found.connect(self._on_window_found)
         self._ending.steps.append(self._loader.close)
         self._connect_form()
         self._connect_viewer()
@@ -205,7 +218,7 @@ class AnnotateWidget(Editing, Drawing, Files):
         if layer is None:
             return
         viewer = self.viewer
-        volume = LayerVolume.of(layer, viewer.dims.point)
+        volume = LayerVolume.of(layer, SliceView.of(viewer.dims).in_layer_units(layer, viewer.dims.point))
         model, device = self.model_box.currentText(), self.device_box.currentText()
         if not model:
             raise SessionError("the models are still being listed; try again in a moment")
@@ -228,7 +241,7 @@ class AnnotateWidget(Editing, Drawing, Files):
         )
         desk = Desk(open_session, bridge, autosave_folder())
         self._bridge, self._desk = bridge, desk
-        self._ending.steps.append(lambda: (bridge.close(), desk.close(timeout_s=0))[0])
+        self._ending.desk = bridge, desk
         self.say(f"opening {layer.name} …")
         self._show_tools()
 
@@ -236,13 +249,10 @@ class AnnotateWidget(Editing, Drawing, Files):
     def close_image(self) -> None:
         """Ends the session of the open image; the person's layers stay."""
         self.use_tool(None)
-        desk, bridge, overlays, layer = self._desk, self._bridge, self._overlays, self._layer
+        overlays, layer = self._overlays, self._layer
         self._desk = self._bridge = self._overlays = self._layer = self._volume = self._found = None
-        self._session_path = self._after_save = self._refused = None
-        if bridge is not None:
-            bridge.close()
-        if desk is not None:
-            desk.close(timeout_s=0)
+        self._session_path = self._after_save = self._refused = self._resuming = None
+        self._ending.close_desk()
         if layer is not None:
             for event in (layer.events.scale, layer.events.translate, layer.events.rotate, layer.events.shear):
                 event.disconnect(self._on_transform)
@@ -252,8 +262,7 @@ class AnnotateWidget(Editing, Drawing, Files):
             overlays.remove()
         self.recover_bar.setVisible(False)
         self.objects.show_objects(())
-        self.history.clear()
-        self.history._history = ()
+        self.history.forget()
         self.progress.setVisible(False)
         self._show_tools()
 
@@ -269,7 +278,12 @@ class AnnotateWidget(Editing, Drawing, Files):
             return
         carried = autosave_folder() / "carried.json"
         carried.parent.mkdir(parents=True, exist_ok=True)
-        self._after_save = lambda: self.open_image(layer, carried)
+
+        def go_on() -> None:
+            self.open_image(layer, carried)
+            self._session_path, self._carried = None, True
+
+        self._after_save = go_on
         desk.save(carried)
 
     def _options(self) -> EncodeOptions:
@@ -284,6 +298,7 @@ class AnnotateWidget(Editing, Drawing, Files):
             case Opened(found=found):
                 self._on_opened(found)
             case StateChanged():
+                self._refused = self._resuming = None
                 self._show_state()
             case Working(fraction, text):
                 self.progress.setVisible(True)
@@ -327,7 +342,8 @@ class AnnotateWidget(Editing, Drawing, Files):
         self._show_state()
         self.say(f"{self._layer.name} is open: choose a tool, or press P and click")
         if self._resume_first is not None:
-            self._desk.resume(self._resume_first, allow_other=True)
+            self._desk.resume(self._resume_first, allow_other=True, saved=not self._carried)
+            self._carried = False
             self._resume_first = None
         elif found is not None:
             self._found = found
@@ -355,7 +371,8 @@ class AnnotateWidget(Editing, Drawing, Files):
             self.close_image()
             self.progress.setVisible(False)
         text = str(error)
-        if isinstance(error, SessionError) and self._refused is not None:
+        if isinstance(error, SessionError) and self._resuming is not None:
+            self._refused, self._resuming = self._resuming, None
             text += " — press Resume again to open it all the same"
         self.say(text, problem=True)
 
