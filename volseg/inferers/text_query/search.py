@@ -1,0 +1,212 @@
+"""Looks for structures in an image: windows, logits, and masks on the image's own grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from volseg.data.modality import Modality
+from volseg.geometry import Grid
+from volseg.inferers.text_query.settings import SearchSettings
+from volseg.inferers.text_query.volume import LINEAR, network_grid, to_network
+from volseg.inferers.windows import SlidingWindows, WindowSettings
+from volseg.networks.text_query.channels import make_channels, pad_value
+from volseg.networks.text_query.network import TextQueryNetwork, WindowFeatures
+from volseg.progress import ProgressCallback, report
+from volseg.transforms.resample import ResampleWithPromptsd
+from volseg.transforms.windows import IntensityWindow
+
+if TYPE_CHECKING:
+    from monai.data import MetaTensor
+
+LOGIT_LIMIT = 8.0
+"""Logits are kept in 8 bits from minus this to this; the surface at 0 moves by a few hundredths of a voxel."""
+
+MARGIN = 2
+"""Voxels of the network's grid kept around everything above the threshold, so that it can be interpolated."""
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What was found of one structure.
+
+    Attributes:
+        presence: probability that it is in the image.
+        logits: [A, B, C] int8 on the network's grid, around the structure; 0 is the surface.
+        start_ijk: the first voxel of ``logits`` in that grid.
+        grid: the network's.
+    """
+
+    presence: float
+    logits: NDArray[np.int8]
+    start_ijk: tuple[int, int, int]
+    grid: Grid
+
+    def on(self, grid: Grid) -> tuple[NDArray[np.bool_], tuple[int, int, int]]:
+        """The mask on an image's grid: bool [I, J, K] of a block, and the block's first voxel."""
+        if self.logits.size == 0:
+            return np.zeros((0, 0, 0), dtype=bool), (0, 0, 0)
+        source = self.grid.cropped(self.start_ijk, self.logits.shape)
+        turned = grid.reoriented("RAS")
+        corners = turned.to_ijk(source.to_ras_mm(source.corners_ijk()))
+        low = np.clip(np.floor(corners.min(axis=0)).astype(int), 0, np.array(turned.shape))
+        high = np.clip(np.ceil(corners.max(axis=0)).astype(int) + 1, 0, np.array(turned.shape))
+        if (high <= low).any():
+            return np.zeros((0, 0, 0), dtype=bool), (0, 0, 0)
+        target = turned.cropped(low.tolist(), (high - low).tolist())
+        values = torch.from_numpy(self.logits.astype(np.float32))[None]
+        mask = (ResampleWithPromptsd.carry(values, source, target, LINEAR)[0] > 0).numpy()
+        # Back to the order of the file: the block's corners in it, and its axes.
+        matrix = grid.reorientation("RAS")
+        ends = np.array([low, high - 1]) @ matrix[:3, :3].T + matrix[:3, 3]
+        order = [int(np.flatnonzero(matrix[axis, :3])[0]) for axis in range(3)]
+        block = mask.transpose(order)
+        flips = [axis for axis in range(3) if matrix[axis, order[axis]] < 0]
+        start = ends.min(axis=0).round().astype(int)
+        return np.ascontiguousarray(np.flip(block, flips)), (int(start[0]), int(start[1]), int(start[2]))
+
+
+class ImageSearch:
+    """One image, and what was found in it so far.
+
+    Args:
+        image: [1, I, J, K] on its own grid; not changed.
+        network: with its weights, on its device.
+        settings: how structures are looked for.
+        modality: of the image.
+        window: the intensities that matter.
+    """
+
+    def __init__(
+        self,
+        image: MetaTensor,
+        network: TextQueryNetwork,
+        settings: SearchSettings,
+        modality: Modality,
+        window: IntensityWindow,
+    ) -> None:
+        self.grid = Grid.of(image)
+        self.modality = modality
+        self.window = window
+        self._image = image
+        self._network = network
+        self._settings = settings
+        self._volumes: dict[float, Tensor] = {}
+        self._found: dict[str, Found] = {}
+
+    def find(self, concepts: tuple[str, ...], progress: ProgressCallback | None = None) -> dict[str, Found]:
+        """Looks for structures; those found before are remembered.
+
+        Args:
+            concepts: ids that the settings know.
+            progress: told the part done; may cancel.
+        """
+        missing = tuple(dict.fromkeys(concept for concept in concepts if concept not in self._found))
+        groups = self._settings.by_spacing(missing)
+        for number, (spacing, together) in enumerate(groups.items()):
+
+            def part(fraction: float, text: str, number: int = number) -> bool:
+                report(progress, (number + fraction) / len(groups), text)
+                return True
+
+            self._found |= self._look(spacing, together, part)
+        return {concept: self._found[concept] for concept in concepts}
+
+    def close(self) -> None:
+        """Frees what was computed."""
+        self._volumes.clear()
+        self._found.clear()
+
+    def _look(self, spacing: float, concepts: tuple[str, ...], progress: ProgressCallback) -> dict[str, Found]:
+        grid = network_grid(self.grid, spacing)
+        if spacing not in self._volumes:
+            values = to_network(self._image, self.grid, grid, self.window)
+            self._volumes[spacing] = make_channels(values[None])[0]
+        divisor = self._network.spec.divisor
+        sides = [
+            min(side, -(-n // divisor) * divisor)
+            for side, n in zip(self._settings.window[spacing], grid.shape, strict=True)
+        ]
+        windows = SlidingWindows(
+            WindowSettings((sides[0], sides[1], sides[2]), self._settings.overlap),
+            device=self._network.device,
+            pad_values=make_channels(torch.full((1, 1, 1), pad_value(self.modality)))[0, :, 0].tolist(),
+        )
+        predictor = NetworkPredictor(self._network, concepts, self.modality, spacing)
+        kept = _Blocks(len(concepts), grid)
+        windows.run(self._volumes[spacing], predictor, kept, progress=progress)
+        presence = predictor.presence.sigmoid().tolist()
+        return {
+            concept: kept.found(row, presence[row], self._settings.presence) for row, concept in enumerate(concepts)
+        }
+
+
+class NetworkPredictor:
+    """The network with its queries, as ``SlidingWindows`` asks it.
+
+    Attributes:
+        presence: [Q] the highest presence logits of all windows so far.
+    """
+
+    def __init__(
+        self, network: TextQueryNetwork, concepts: tuple[str, ...], modality: Modality, spacing_mm: float
+    ) -> None:
+        self.queries = len(concepts)
+        self.presence = torch.full((len(concepts),), -20.0)
+        self._network = network
+        self._embeddings = network.embeddings(concepts)
+        self._modality = modality
+        self._spacing_mm = spacing_mm
+
+    def encode(self, windows: Tensor) -> tuple[Tensor, Tensor]:
+        """Mask features and the queries' mask embeddings."""
+        features: WindowFeatures = self._network.encode(windows, self._spacing_mm)
+        drawn, presence = self._network.answers(features.tokens, self._embeddings, self._modality, self._spacing_mm)
+        self.presence = torch.maximum(self.presence, presence.amax(dim=0).float().cpu())
+        return features.masks, drawn
+
+    def decode(self, features: tuple[Tensor, Tensor], first: int, last: int) -> Tensor:
+        """See ``QueryPredictor.decode``."""
+        masks, drawn = features
+        return self._network.draw(masks, drawn[:, first:last])
+
+
+class _Blocks:
+    """Keeps each query's logits only where they are above the threshold, and a little around."""
+
+    def __init__(self, queries: int, grid: Grid) -> None:
+        self._grid = grid
+        self._parts: list[list[tuple[tuple[int, int, int], NDArray[np.int8]]]] = [[] for _ in range(queries)]
+
+    def take(self, logits: Tensor, start: tuple[int, int, int]) -> None:
+        """See ``Sink.take``."""
+        scaled = (logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT) * (127 / LOGIT_LIMIT)).round().to(torch.int8).cpu()
+        for row in torch.nonzero((scaled > -127).flatten(1).any(dim=1))[:, 0].tolist():
+            self._parts[row].append((start, scaled[row].numpy()))
+
+    def found(self, row: int, presence: float, threshold: float) -> Found:
+        """One query's logits around everything above 0; none where it is not present."""
+        nothing = Found(presence, np.zeros((0, 0, 0), np.int8), (0, 0, 0), self._grid)
+        above = [(np.array(start), part) for start, part in self._parts[row] if (part > 0).any()]
+        if presence < threshold or not above:
+            return nothing
+        lows, highs = [], []
+        for start, part in above:
+            where = np.argwhere(part > 0)
+            lows.append(start + where.min(axis=0))
+            highs.append(start + where.max(axis=0) + 1)
+        low = np.maximum(np.min(lows, axis=0) - MARGIN, 0)
+        high = np.minimum(np.max(highs, axis=0) + MARGIN, self._grid.shape)
+        block = np.full(high - low, -127, dtype=np.int8)
+        for start, part in self._parts[row]:
+            first, last = np.maximum(start, low), np.minimum(np.array(start) + part.shape, high)
+            if (last > first).all():
+                inner = tuple(slice(a, b) for a, b in zip(first - start, last - start, strict=True))
+                block[tuple(slice(a, b) for a, b in zip(first - low, last - low, strict=True))] = part[inner]
+        self._parts[row] = []
+        return Found(presence, block, (int(low[0]), int(low[1]), int(low[2])), self._grid)

@@ -1,0 +1,48 @@
+"""How the text-query network looks for structures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from volseg.errors import ModelError
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """At which spacing each structure is looked for, and with which windows.
+
+    Attributes:
+        spacing_mm: of the network's grid, by concept id.
+        window: voxels along right, anterior, superior of a window, by spacing.
+        overlap: part of a window that the next one repeats.
+        presence: a structure whose presence is below it is not there.
+
+    Raises:
+        ModelError: a spacing has no window, or a number is out of range.
+    """
+
+    spacing_mm: Mapping[str, float]
+    window: Mapping[float, tuple[int, int, int]]
+    overlap: float = 0.5
+    presence: float = 0.5
+
+    def __post_init__(self) -> None:
+        missing = set(self.spacing_mm.values()) - set(self.window)
+        if missing:
+            raise ModelError(f"structures are looked for at {sorted(missing)} mm, where no window is given")
+        if not 0 <= self.overlap < 1 or not 0 <= self.presence <= 1:
+            raise ModelError(f"overlap and presence lie from 0 to 1, got {self.overlap} and {self.presence}")
+
+    @property
+    def concepts(self) -> tuple[str, ...]:
+        """What can be looked for."""
+        return tuple(self.spacing_mm)
+
+    def by_spacing(self, concepts: tuple[str, ...]) -> dict[float, tuple[str, ...]]:
+        """Concepts that are looked for together."""
+        found: dict[float, tuple[str, ...]] = {}
+        for concept in concepts:
+            spacing = self.spacing_mm[concept]
+            found[spacing] = (*found.get(spacing, ()), concept)
+        return found

@@ -1,0 +1,59 @@
+"""Where finished logits go, block by block."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Sink(Protocol):
+    """Takes logits that no later window will change."""
+
+    def take(self, logits: Tensor, start: tuple[int, int, int]) -> None:
+        """Takes [Q, I, J, K] of all queries; ``start`` is the block's first voxel in the volume.
+
+        The tensor is only lent: it may be changed here, and holds something else afterwards.
+        """
+
+
+class DenseLogits:
+    """Keeps everything, as ``monai.inferers.sliding_window_inference`` does; for small volumes and few classes."""
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        self.shape = shape
+        self.logits = torch.empty((0, *shape))
+
+    def take(self, logits: Tensor, start: tuple[int, int, int]) -> None:
+        """See ``Sink.take``."""
+        if len(self.logits) != len(logits):
+            self.logits = torch.empty((len(logits), *self.shape))
+        self.logits[(slice(None), *_block(logits, start))] = logits.to(self.logits.device)
+
+
+class LabelVolume:
+    """Keeps one label for each voxel.
+
+    Args:
+        shape: of the volume.
+        background: whether the first class is background, as for networks with a softmax; otherwise a voxel whose
+            logits are all 0 or less is background, and the first class is label 1.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], *, background: bool) -> None:
+        self.background = background
+        self.labels = torch.zeros(shape, dtype=torch.uint8)
+
+    def take(self, logits: Tensor, start: tuple[int, int, int]) -> None:
+        """See ``Sink.take``."""
+        if len(logits) > 255 - (not self.background) and self.labels.dtype is torch.uint8:
+            self.labels = self.labels.to(torch.int16)
+        best, labels = logits.max(dim=0)
+        if not self.background:
+            labels = torch.where(best > 0, labels + 1, 0)
+        self.labels[_block(logits, start)] = labels.to(self.labels.device, self.labels.dtype)
+
+
+def _block(logits: Tensor, start: tuple[int, int, int]) -> tuple[slice, ...]:
+    return tuple(slice(a, a + n) for a, n in zip(start, logits.shape[1:], strict=True))
