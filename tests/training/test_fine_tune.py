@@ -129,7 +129,8 @@ def test_lora_makes_a_model_that_segments(base: Path, table: Path, settings: Pat
     assert "mask_decoder" in changed
 
     image = next(iter(table.read_text().splitlines()[1:])).split(",")[1]
-    volseg("segment", image, "-o", tmp_path / "seg.nii.gz", "--model", out, "--point", "18,16,24", "--device", "cpu")
+    volseg("segment", image, "-o", tmp_path / "seg.nii.gz", "--model", out, "--frame", "ijk",
+           "--point", "22,16,8", "--device", "cpu")  # fmt: skip
     assert read_labelmap(tmp_path / "seg.nii.gz").array.shape == (40, 36, 16)
 
     # the folder holds a run: nothing is overwritten by mistake, and it goes on only as it began
