@@ -14,6 +14,15 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "random-walker"
 
+TEXT_MODEL = "text-nano"
+"""What serves words where no model was named."""
+
+CLICK_MODEL = "sam2-nano"
+"""What corrects the masks of words in the pipeline."""
+
+PIPELINE = "text-then-clicks"
+"""Words and then clicks: the two above behind one contract."""
+
 
 def list_models() -> tuple[ModelCard, ...]:
     """Cards of the models that can be loaded here: those volseg carries, then those in the cache."""
@@ -24,7 +33,8 @@ def list_models() -> tuple[ModelCard, ...]:
     for bundles in (carried_bundles, cached_bundles):
         names = {card.name for card in cards}
         cards += [bundle.card for _, bundle in bundles() if bundle.identity.name not in names]
-    return tuple(cards)
+    pipeline = pipeline_card()
+    return tuple(cards) if pipeline is None else (*cards, pipeline)
 
 
 def load_model(
@@ -59,7 +69,7 @@ def load_model(
         from volseg.models.bundles.metadata import read_bundle
         from volseg.models.checkpoints.convert import require_commercial
 
-        require_commercial(read_bundle(folder).license, str(name))
+        require_commercial(read_any_bundle(folder).license, str(name))
     from volseg.models.bundles.load import load_bundle
 
     return load_bundle(folder, device=device, trust=trust)
@@ -74,12 +84,23 @@ def model_card(name: str | Path) -> ModelCard:
     Raises:
         ModelError: there is no such model.
     """
-    from volseg.models.bundles.metadata import read_bundle
+    from volseg.models.bundles.read import read_any_bundle
 
     for card in list_models():
         if card.name == name:
             return card
-    return read_bundle(find_model(name)).card
+    return read_any_bundle(find_model(name)).card
+
+
+def pipeline_card() -> ModelCard | None:
+    """The card of the pipeline of words and clicks; None where one of its models is not here."""
+    from volseg.models.bundles.folders import find_bundle
+    from volseg.models.bundles.read import read_any_bundle
+    from volseg.models.text_then_clicks import pipeline_of
+
+    folders = [find_bundle(name) for name in (TEXT_MODEL, CLICK_MODEL)]
+    cards = [read_any_bundle(folder).card for folder in folders if folder is not None]
+    return pipeline_of(cards[0], cards[1], PIPELINE) if len(cards) == 2 else None
 
 
 def find_model(name: str | Path) -> Path:

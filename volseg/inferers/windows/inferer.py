@@ -52,7 +52,11 @@ class SlidingWindows(Inferer):  # type: ignore[misc]
     """
 
     def __init__(
-        self, settings: WindowSettings, *, device: torch.device | str | None = None, pad_values: Sequence[float] = (0.0,)
+        self,
+        settings: WindowSettings,
+        *,
+        device: torch.device | str | None = None,
+        pad_values: Sequence[float] = (0.0,),
     ) -> None:
         super().__init__()
         self.settings = settings
@@ -129,7 +133,9 @@ class SlidingWindows(Inferer):  # type: ignore[misc]
             torch.OutOfMemoryError: no way was cheap enough.
         """
         if foreground is not None and foreground.shape != image.shape[1:]:
-            raise GeometryError(f"the foreground has shape {tuple(foreground.shape)}, the image {tuple(image.shape[1:])}")
+            raise GeometryError(
+                f"the foreground has shape {tuple(foreground.shape)}, the image {tuple(image.shape[1:])}"
+            )
         ways = cheaper(self.settings)
         for number, settings in enumerate(ways):
             try:
@@ -154,7 +160,9 @@ class SlidingWindows(Inferer):  # type: ignore[misc]
         plan = WindowPlan.of(_shape(image), settings)
         device = self.device or image.device
         home = device if settings.stitch_on_device else torch.device("cpu")
-        weights = None if settings.blending is Blending.CONSTANT else importance(plan.window, settings.blending).to(home)
+        weights = (
+            None if settings.blending is Blending.CONSTANT else importance(plan.window, settings.blending).to(home)
+        )
         needed = _needed(plan, foreground)
         joint: _Joint | None = None
         skipped: list[WindowAt] = []
@@ -230,9 +238,7 @@ class _Answers:
 class _Joint:
     """The sums of one run."""
 
-    def __init__(
-        self, plan: WindowPlan, queries: int, weights: Tensor | None, home: torch.device, sink: Sink
-    ) -> None:
+    def __init__(self, plan: WindowPlan, queries: int, weights: Tensor | None, home: torch.device, sink: Sink) -> None:
         self._plan, self._weights, self._home, self._sink = plan, weights, home, sink
         self._sums = Stitcher(plan, queries, home)
         self._totals = Stitcher(plan, 1, home)

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from volseg.errors import ModelError
-from volseg.models.bundles.metadata import METADATA_FILE, Sam2Bundle, read_bundle
+from volseg.models.bundles.metadata import METADATA_FILE
+from volseg.models.bundles.read import Bundle, read_any_bundle
 from volseg.models.checkpoints.store import models_folder
 
 logger = logging.getLogger(__name__)
@@ -23,12 +24,12 @@ def carried_folder() -> Path:
     return inside if inside.is_dir() else package.parent / "bundles"
 
 
-def carried_bundles() -> Iterator[tuple[Path, Sam2Bundle]]:
+def carried_bundles() -> Iterator[tuple[Path, Bundle]]:
     """Bundles that come with volseg."""
     return _bundles_in(carried_folder())
 
 
-def cached_bundles() -> Iterator[tuple[Path, Sam2Bundle]]:
+def cached_bundles() -> Iterator[tuple[Path, Bundle]]:
     """Bundles that were downloaded or converted into the cache."""
     return _bundles_in(models_folder())
 
@@ -64,7 +65,7 @@ def weights_path(folder: Path, file: str) -> Path:
     return path
 
 
-def _bundles_in(parent: Path) -> Iterator[tuple[Path, Sam2Bundle]]:
+def _bundles_in(parent: Path) -> Iterator[tuple[Path, Bundle]]:
     if not parent.is_dir():
         return
     for folder in sorted(parent.iterdir()):
@@ -72,6 +73,6 @@ def _bundles_in(parent: Path) -> Iterator[tuple[Path, Sam2Bundle]]:
         if folder.name.startswith(".") or not (folder / METADATA_FILE).is_file():
             continue
         try:
-            yield folder, read_bundle(folder)
+            yield folder, read_any_bundle(folder)
         except ModelError as error:
             logger.warning("%s", error)

@@ -13,6 +13,7 @@ from volseg.errors import ModelError, UntrustedBundleError
 from volseg.models.base import Model
 from volseg.models.bundles.folders import carried_folder, weights_path
 from volseg.models.bundles.metadata import BLOCK, Sam2Bundle, read_bundle, read_metadata, settings_from_json
+from volseg.models.bundles.read import Bundle, read_any_bundle
 from volseg.models.bundles.trust import foreign_code
 from volseg.models.checkpoints.hashing import file_sha256
 from volseg.models.checkpoints.read import FileFormat, file_format, read_state_dict
@@ -99,7 +100,7 @@ def load_bundle(folder: Path, *, device: str = "auto", trust: bool = False) -> M
     """
     has_block = BLOCK in read_metadata(folder)
     if trust:
-        return open_bundle(folder, device) if has_block else _run_configs(folder, device)
+        return _open(folder, device) if has_block else _run_configs(folder, device)
     if not folder.resolve().is_relative_to(carried_folder().resolve()):
         unknown = foreign_code(folder)
         if unknown or not has_block:
@@ -109,10 +110,18 @@ def load_bundle(folder: Path, *, device: str = "auto", trust: bool = False) -> M
                 f"{folder} would run code that volseg does not know{missing}: {listed}. "
                 "Read it, and say --trust if you trust its author"
             )
-    return open_bundle(folder, device)
+    return _open(folder, device)
 
 
-def bundle_weights(folder: Path, bundle: Sam2Bundle) -> Mapping[str, Tensor]:
+def _open(folder: Path, device: str) -> Model:
+    if isinstance(read_any_bundle(folder), Sam2Bundle):
+        return open_bundle(folder, device)
+    from volseg.models.bundles.load_text import open_text_bundle
+
+    return open_text_bundle(folder, device)
+
+
+def bundle_weights(folder: Path, bundle: Bundle) -> Mapping[str, Tensor]:
     """The weights of a bundle in their stored precision, checked against its metadata.
 
     Raises:

@@ -114,14 +114,14 @@ class Sam2Bundle:
         return {
             "format": FORMAT_VERSION,
             "engine": ENGINE,
-            "model": _to_json(self.identity),
-            "license": _to_json(self.license),
-            "weights": _to_json(self.weights),
-            "network": _to_json(self.network),
-            "frames": _to_json(self.frames),
-            "zoom": _to_json(self.zoom),
+            "model": settings_to_json(self.identity),
+            "license": settings_to_json(self.license),
+            "weights": settings_to_json(self.weights),
+            "network": settings_to_json(self.network),
+            "frames": settings_to_json(self.frames),
+            "zoom": settings_to_json(self.zoom),
             "tracking": dict(self.tracking),
-            "origin": _to_json(self.origin),
+            "origin": settings_to_json(self.origin),
         }
 
     @classmethod
@@ -252,7 +252,8 @@ def _value(hint: Any, value: Any, title: str) -> Any:
     raise ModelError(f"'{title}' is {value!r:.80}; expected {getattr(hint, '__name__', hint)}")
 
 
-def _to_json(settings: Any) -> dict[str, Any]:
+def settings_to_json(settings: Any) -> dict[str, Any]:
+    """What ``settings_from_json`` reads back."""
     return {name: _plain(value) for name, value in dataclasses.asdict(settings).items()}
 
 

@@ -21,6 +21,7 @@ MAX_CONFIG_BYTES = 10 << 20
 _ALLOWED_TARGETS = frozenset(
     {
         "volseg.models.bundles.load.open_bundle",
+        "volseg.models.bundles.load_text.open_text_bundle",
         "volseg.transforms.cases.ReadImaged",
         "volseg.transforms.cases.ReadLabelMapd",
         "volseg.transforms.cases.ReadPromptsd",

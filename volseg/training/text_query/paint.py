@@ -31,7 +31,9 @@ def split_background(labels: Tensor, image: Tensor, rng: np.random.Generator) ->
     return torch.where(labels == 0, classes, labels)
 
 
-def paint_labels(labels: Tensor, groups: Mapping[int, int], means: np.ndarray | None, rng: np.random.Generator) -> Tensor:
+def paint_labels(
+    labels: Tensor, groups: Mapping[int, int], means: np.ndarray | None, rng: np.random.Generator
+) -> Tensor:
     """An image from a label map.
 
     Args:

@@ -61,7 +61,9 @@ def train_text(
     spec = replace(config.spec, concepts=config.concepts)
     network = TextQueryNetwork(spec).to(device)
     average = WeightAverage(network, config.schedule.ema_decay)
-    optimizer = torch.optim.AdamW(network.parameters(), config.schedule.learning_rate, weight_decay=config.schedule.weight_decay)
+    optimizer = torch.optim.AdamW(
+        network.parameters(), config.schedule.learning_rate, weight_decay=config.schedule.weight_decay
+    )
     step = 0
     if resume:
         step = _load(output / CHECKPOINT, network, average, optimizer)

@@ -132,7 +132,11 @@ class Sampler:
         likely = rng.random() < group.likely
         if group.shell:
             bare = rng.random() < 0.5
-            tissue = torch.where(torch.isin(labels, torch.tensor(SHELL_IDS, dtype=torch.uint8)), 0, labels) if bare else labels
+            tissue = (
+                torch.where(torch.isin(labels, torch.tensor(SHELL_IDS, dtype=torch.uint8)), 0, labels)
+                if bare
+                else labels
+            )
             means = volume.means.copy() if likely else None
             if means is not None:
                 means[list(SHELL_IDS)] = rng.uniform(0, 1, len(SHELL_IDS))
@@ -181,7 +185,9 @@ class Sampler:
             group,
             make_channels(image[None, None]),
             tuple(chosen),
-            torch.stack([torch.from_numpy(row)[index] for row in inside]) if chosen else torch.zeros((0, *size), dtype=torch.bool),
+            torch.stack([torch.from_numpy(row)[index] for row in inside])
+            if chosen
+            else torch.zeros((0, *size), dtype=torch.bool),
             known,
             torch.tensor([float("nan") if c in unsure else float(here[c] > 0) for c in chosen]),
             modality,
