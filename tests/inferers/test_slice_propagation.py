@@ -252,6 +252,22 @@ def test_a_correction_starts_from_the_corrections_before_it() -> None:
     assert without[15, 34, 18:].all()
 
 
+def test_a_click_in_the_middle_of_a_mask_takes_it_away() -> None:
+    inferer = SlicePropagationInferer(FORMAT, WHOLE, window="0,100")
+    encoding = inferer.encode(phantom(), CopyNetwork())
+    box = Box(at(-8, -8, 0), at(8, 8, 0), Frame.IJK)
+    k = int(CENTRE_IJK[2]) + 4
+    edge = int(np.flatnonzero(ellipsoid(GRID)[:, 22, 13])[-1])
+    middle = inferer.segment(encoding, said(box, Point(at(0, 0, 4), Frame.IJK, positive=False)))[0].full()
+    assert not middle[:, :, k:].any()
+    assert middle[33, 22, 13]
+    rim = inferer.segment(encoding, said(box, Point((float(edge), 22.0, float(k)), Frame.IJK, positive=False)))[
+        0
+    ].full()
+    assert rim[33, 22, k]
+    assert not rim[edge, 22, k]
+
+
 def test_corrections_come_in_the_order_in_which_they_were_said() -> None:
     stroke = Scribble(((30.0, 22.0, 9.0), (30.0, 22.0, 10.0)), Frame.IJK)
     prompts = (KINDS["box_2d"], Point(at(0, 0, 5), Frame.IJK), stroke, Point(at(1, 0, 5), Frame.IJK))

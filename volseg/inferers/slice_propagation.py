@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from monai.inferers import Inferer
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -41,6 +42,9 @@ logger = logging.getLogger(__name__)
 
 PREVIEW_SECONDS = 0.3
 """Masks are shown as they grow no more often than this."""
+
+MIDDLE = 0.5
+"""A click is in the middle of a mask if it is so far from its border, as a part of the furthest that one can be."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -299,7 +303,7 @@ class SlicePropagationInferer(Inferer):  # type: ignore[misc]
                 result[index] = clicks
                 continue
             mask = interpolate(logits[None, None], size, mode="bilinear", align_corners=False)[0, 0] > 0
-            result[index] = FramePrompts(clicks.points_xy, clicks.labels, mask.numpy())
+            result[index] = _corrected(clicks, mask.numpy())
         return result
 
     def _wider(self, job: _Job, track: Track) -> _Job | None:
@@ -381,6 +385,24 @@ def _logits_extent(logits: Sequence[Tensor], crop: Crop) -> Extent | None:
         crop.row - 0.5 + (rows[-1] + 1) * height,
         crop.column - 0.5 + (columns[-1] + 1) * width,
     )
+
+
+def _corrected(clicks: FramePrompts, mask: NDArray[np.bool_]) -> FramePrompts:
+    """Clicks on a mask; where only clicks outside lie in the middle of a part of it, that part is taken away."""
+    from scipy.ndimage import distance_transform_edt, label
+
+    if 1 in clicks.labels:
+        return FramePrompts(clicks.points_xy, clicks.labels, mask)
+    parts, _ = label(mask)
+    depth = distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+    rest, kept = mask.copy(), []
+    for place, (column, row) in enumerate(np.clip(np.round(clicks.points_xy).astype(int), 0, len(mask) - 1)):
+        part = (parts == parts[row, column]) & mask
+        if part[row, column] and depth[row, column] >= MIDDLE * depth[part].max():
+            rest &= ~part
+        else:
+            kept.append(place)
+    return FramePrompts(clicks.points_xy[kept], clicks.labels[kept], rest)
 
 
 def _is_cut(logits: Tensor, job: _Job) -> bool:
