@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -81,7 +83,7 @@ def contour(rng: np.random.Generator, mask: NDArray[np.bool_]) -> NDArray[np.flo
     return result
 
 
-def _furthest(costs: NDArray[np.float64], start: NDArray[np.int64], kind: type) -> tuple[object, NDArray[np.int64]]:
+def _furthest(costs: NDArray[np.float64], start: NDArray[np.int64], kind: type) -> tuple[Any, NDArray[np.int64]]:
     walk = kind(costs, fully_connected=True)
     reached, _ = walk.find_costs([tuple(start)])
     reached = np.where(np.isfinite(reached), reached, -1.0)
