@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,7 +22,12 @@ from volseg.cli.prompt_options import (
     parse_options,
 )
 from volseg.cli.report import describe, print_objects
-from volseg.errors import WriteError
+from volseg.cli.words import everything_offered, model_for, spread_words
+from volseg.errors import PromptError, WriteError
+
+if TYPE_CHECKING:
+    from volseg.data import LabelMap
+    from volseg.sessions import Session
 
 PROMPTS_PANEL = "Prompts (repeatable, in order; ',neg' at the end means 'not this')"
 OUTPUT_PANEL = "Output"
@@ -82,8 +87,18 @@ def segment(
     ] = None,
     text: Annotated[
         list[str] | None,
-        typer.Option(metavar="PHRASE", help="Words, where the model takes them.", rich_help_panel=PROMPTS_PANEL),
+        typer.Option(
+            metavar="PHRASE",
+            help="Words; each thing listed becomes an object, unless after --object.",
+            rich_help_panel=PROMPTS_PANEL,
+        ),
     ] = None,
+    all_: Annotated[
+        bool,
+        typer.Option(
+            "--all", help="Every structure that the model knows by name and finds.", rich_help_panel=PROMPTS_PANEL
+        ),
+    ] = False,
     prompts: Annotated[
         list[str] | None,
         typer.Option(
@@ -181,7 +196,10 @@ def segment(
 
     from volseg.geometry import Frame, Grid, Plane
 
-    statements = parse_options([option for option in given if option.name in PROMPT_OPTIONS], Frame(frame), radius)
+    options_said = [option for option in given if option.name in PROMPT_OPTIONS]
+    if all_ and options_said:
+        raise PromptError("--all takes no prompts beside it; it asks for every structure that the model offers")
+    statements = () if all_ else parse_options(options_said, Frame(frame), radius)
 
     from volseg.data import FileFormat, Modality, OverlapPolicy, check_output_path, read_image, write_labelmap
     from volseg.data.formats import format_to_read
@@ -202,7 +220,7 @@ def segment(
     check_outputs(outputs, [image, *prompt_files])
 
     from volseg.models.options import EncodeOptions
-    from volseg.models.registry import DEFAULT_MODEL, load_model
+    from volseg.models.registry import load_model
     from volseg.sessions import Session
 
     with console.progress("reading the image") as progress:
@@ -214,11 +232,14 @@ def segment(
             from volseg.data.dicom import source_files
 
             sources = source_files(image, series_uid)
+        loaded = load_model(model or model_for(statements, all_), device=device, trust=trust)
+        statements = everything_offered(loaded.card) if all_ else spread_words(statements, loaded.card)
         prompt_set = assemble(statements, Grid.of(volume), sources)
-        loaded = load_model(model or DEFAULT_MODEL, device=device, trust=trust)
         with Session(loaded, volume, options, policy) as session:
             session.add_prompts(prompt_set)
             labelmap = session.predict(progress, exact=exact)
+            if all_:
+                labelmap = _only_found(session, labelmap)
             picture = None
             if overlay is not None:
                 from volseg.overlay import draw_overlay
@@ -247,3 +268,16 @@ def segment(
         print_objects(report["objects"])
         for path in outputs:
             typer.echo(f"wrote {path}")
+
+
+def _only_found(session: Session, labelmap: LabelMap) -> LabelMap:
+    """The label map without the structures that are not in the image."""
+    empty = [label.value for label in labelmap.labels if not _has_voxels(session, label.value)]
+    for value in empty:
+        session.remove_object(value)
+    return session.predict() if empty else labelmap
+
+
+def _has_voxels(session: Session, value: int) -> bool:
+    result = session.result(value)
+    return result is not None and result.mask().voxels > 0

@@ -60,13 +60,20 @@ def load_model(
         return RandomWalker()
     if str(name) in BASELINES:
         return load_baseline(str(name))
+    if str(name) == PIPELINE:
+        from volseg.models.text_then_clicks import TextThenClicks
+
+        words, clicks = (
+            load_model(part, device=device, trust=trust, commercial=commercial) for part in (TEXT_MODEL, CLICK_MODEL)
+        )
+        return TextThenClicks(words, clicks, PIPELINE)
     folder = find_model(name)
     if is_mobilesam(folder):
         from volseg.models.baselines.mobilesam import MobileSam
 
         return MobileSam(folder)
     if commercial:
-        from volseg.models.bundles.metadata import read_bundle
+        from volseg.models.bundles.read import read_any_bundle
         from volseg.models.checkpoints.convert import require_commercial
 
         require_commercial(read_any_bundle(folder).license, str(name))

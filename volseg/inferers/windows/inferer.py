@@ -39,8 +39,8 @@ class SlidingWindows(Inferer):  # type: ignore[misc]
     """Covers a volume with overlapping windows, as MONAI's ``SlidingWindowInferer`` does, with the same numbers.
 
     What differs is memory and time. Sums of overlapping windows live only until no further window reaches them; then
-    they go to a sink, for instance as labels. So memory grows with the number of classes by the live overlap zone alone,
-    and not by the volume (P5). A ``QueryPredictor`` encodes each window once, whatever the number of queries.
+    they go to a sink, for instance as labels. So memory grows with the number of classes by the live overlap zone alone
+    (P5). A ``QueryPredictor`` encodes each window once, whatever the number of queries.
 
     Where memory does not suffice (``torch.OutOfMemoryError``, nothing else), the volume is begun anew by the next
     cheaper way: sums in main memory, then one window at a time, then fewer queries at a time.

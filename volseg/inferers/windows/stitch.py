@@ -1,8 +1,8 @@
 """Sums of overlapping windows, kept only where another window is still to come.
 
-Windows come with k fastest and i slowest. A window's front part along k meets no later window of its row: it is complete
-but for the rows and layers beside it. What is left waits for the next window. The same holds along j for rows, and along
-i for layers. So three zones of sums are alive at any time, each as thick as the overlap, and never the volume.
+Windows come with k fastest and i slowest. A window's front part along k meets no later window of its row: it is
+complete but for the rows and layers beside it. What is left waits for the next window. The same holds along j for rows,
+and along i for layers. So three zones of sums are alive at a time, each as thick as the overlap, never the volume.
 """
 
 from __future__ import annotations

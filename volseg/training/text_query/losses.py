@@ -51,10 +51,10 @@ def text_loss(output: QueryOutput, sample: TextSample) -> TextLoss:
     soft_dice = (1 - (2 * both + SMOOTH) / (each + SMOOTH)).mean()
     sure = ~sample.present.isnan()
     presence = output.presence_logits[0].float()
+    # The sum keeps the gradient defined where nothing is known.
+    found = presence.sum() * 0
     if sure.any():
         found = binary_cross_entropy_with_logits(presence[sure], sample.present[sure])
-    else:
-        found = presence.sum() * 0
     with torch.no_grad():
         hard = logits > 0
         overlap = 2 * (hard & sample.targets.flatten(1)).sum(1) / (hard.sum(1) + targets.sum(1)).clamp(min=1)
