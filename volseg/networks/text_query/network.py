@@ -87,6 +87,9 @@ class TextQueryNetwork(nn.Module):
         self.presence = nn.Sequential(nn.Linear(spec.width, spec.width), nn.GELU(), nn.Linear(spec.width, 1))
         with torch.no_grad():
             self.mask[-1].bias[-1] = FIRST_MASK_BIAS
+            # At first a query is what it asks for, and hardly how the image was made.
+            self.modality.weight.mul_(0.1)
+            self.spacing.weight.mul_(0.1)
         if state is not None:
             try:
                 self.load_state_dict(dict(state))

@@ -71,7 +71,8 @@ class TextScheduleConfig:
         validate_every: epochs between validations.
         queries: queries of a step, present and absent.
         absent: part of the queries that are absent where there are enough.
-        learning_rate: peak of AdamW's.
+        learning_rate: peak of AdamW's, for the backbone.
+        query_learning_rate: the same for everything else; attention forgets its queries at the backbone's.
         weight_decay: AdamW's.
         warm_up: steps of linear warm-up; a cosine follows.
         clip_norm: largest gradient norm.
@@ -84,7 +85,8 @@ class TextScheduleConfig:
     validate_every: int = 10
     queries: int = 8
     absent: float = 0.35
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-3
+    query_learning_rate: float = 3e-4
     weight_decay: float = 0.01
     warm_up: int = 50
     clip_norm: float = 1.0

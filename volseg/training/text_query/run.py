@@ -61,9 +61,7 @@ def train_text(
     spec = replace(config.spec, concepts=config.concepts)
     network = TextQueryNetwork(spec).to(device)
     average = WeightAverage(network, config.schedule.ema_decay)
-    optimizer = torch.optim.AdamW(
-        network.parameters(), config.schedule.learning_rate, weight_decay=config.schedule.weight_decay
-    )
+    optimizer = make_optimizer(network, config.schedule)
     step = 0
     if resume:
         step = _load(output / CHECKPOINT, network, average, optimizer)
@@ -147,12 +145,24 @@ def export_text(weights: dict[str, torch.Tensor], spec: TextQuerySpec, path: Pat
     return path
 
 
+def make_optimizer(network: TextQueryNetwork, schedule: TextScheduleConfig) -> torch.optim.Optimizer:
+    """AdamW with one peak for the backbone and another for all that deals with queries."""
+    backbone = list(network.pyramid.parameters())
+    known = {id(one) for one in backbone}
+    others = [one for one in network.parameters() if id(one) not in known]
+    groups: list[dict[str, Any]] = [
+        {"params": backbone, "peak": schedule.learning_rate},
+        {"params": others, "peak": schedule.query_learning_rate},
+    ]
+    return torch.optim.AdamW(groups, schedule.learning_rate, weight_decay=schedule.weight_decay)
+
+
 def learning_rate(step: int, schedule: TextScheduleConfig) -> float:
-    """Linear warm-up, then a cosine to a hundredth."""
+    """Part of the peak: linear warm-up, then a cosine to a hundredth."""
     if step < schedule.warm_up:
-        return schedule.learning_rate * (step + 1) / schedule.warm_up
+        return (step + 1) / schedule.warm_up
     part = (step - schedule.warm_up) / max(1, schedule.steps - schedule.warm_up)
-    return schedule.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, part))))
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, part)))
 
 
 def _step(
@@ -164,8 +174,9 @@ def _step(
     if not sample.concepts:
         return {}
     device = network.device
+    part = learning_rate(step, config.schedule)
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate(step, config.schedule)
+        group["lr"] = part * group["peak"]
     half = config.precision is Precision.BFLOAT16
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
         features = network.encode(sample.window.to(device), sample.spacing_mm)

@@ -1,0 +1,229 @@
+"""Words to masks, with a network whose answers are known; sides in every orientation; words and then clicks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.grid_strategies import ORIENTATIONS
+from tests.region_model import RegionModel, blocks_image
+from volseg.data.labelmap import Label
+from volseg.errors import CapabilityError, PromptError
+from volseg.geometry import Grid
+from volseg.inferers.text_query.settings import SearchSettings
+from volseg.inferers.text_query.volume import network_grid, to_network
+from volseg.models.card import ModelCard
+from volseg.models.options import EncodeOptions
+from volseg.models.text_query import NEGATIVE_PROMPTS, POSITIVE_PROMPTS, TextQueryModel
+from volseg.models.text_then_clicks import TextThenClicks
+from volseg.networks.text_query.network import WindowFeatures
+from volseg.prompts import Box, Point, PromptedObject, PromptSet, Text
+from volseg.sessions import Session
+from volseg.transforms.windows import IntensityWindow
+
+CONCEPTS = ("kidney_left", "kidney_right", "spleen")
+
+
+class SidedNetwork:
+    """Says that the left kidney is what is bright at low i of a window, the right one at high i; no spleen anywhere."""
+
+    class spec:
+        divisor = 4
+
+    device = torch.device("cpu")
+
+    def __init__(self) -> None:
+        self.encoded = 0
+
+    def embeddings(self, concepts):
+        assert set(concepts) <= set(CONCEPTS)
+        return torch.tensor([[float(CONCEPTS.index(one))] for one in concepts])
+
+    def encode(self, windows: Tensor, spacing_mm: float) -> WindowFeatures:
+        self.encoded += len(windows)
+        return WindowFeatures(windows[:, :1], torch.zeros(len(windows), 1, 1))
+
+    def answers(self, tokens, queries, modality, spacing_mm):
+        which = queries[..., 0].expand(len(tokens), -1)
+        return which[..., None], torch.where(which == 2, -9.0, 9.0)
+
+    @staticmethod
+    def draw(masks: Tensor, embeddings: Tensor) -> Tensor:
+        bright = masks[:, 0] * 4
+        side = torch.linspace(-1, 1, masks.shape[2])[:, None, None]
+        left, right = torch.where(side < 0, bright, -8.0), torch.where(side >= 0, bright, -8.0)
+        answers = {0: left, 1: right, 2: torch.full_like(bright, -8.0)}
+        return torch.stack([torch.stack([answers[int(q)][b] for q in row]) for b, row in enumerate(embeddings[..., 0])])
+
+
+def text_model() -> TextQueryModel:
+    labels = tuple(Label(n, name, (9, 9, 9)) for n, name in enumerate(("left kidney", "right kidney", "spleen"), 1))
+    card = ModelCard("words", "1", "for tests", POSITIVE_PROMPTS, NEGATIVE_PROMPTS, labels=labels)
+    search = SearchSettings(dict.fromkeys(CONCEPTS, 1.0), {1.0: (32, 32, 32)}, overlap=0.0)
+    return TextQueryModel(SidedNetwork(), card, search)  # type: ignore[arg-type]
+
+
+def ask(model, image, *phrases: str, negative: str = ""):
+    prompts = [Text(phrase) for phrase in phrases] + ([Text(negative, False)] if negative else [])
+    encoding = model.encode(image, EncodeOptions(window="0,150"))
+    return model.segment(encoding, PromptSet.of(Grid.of(image), prompts)).masks[0]
+
+
+def right_of(mask, x_ras_mm: float) -> bool:
+    return bool(mask.centroid_ras_mm()[0] > x_ras_mm)
+
+
+@pytest.mark.parametrize("axcodes", ORIENTATIONS)
+def test_left_stays_left_in_every_orientation(axcodes: str) -> None:
+    image = blocks_image(axcodes, spacing_mm=(1.0, 1.0, 1.0))
+    values = image[0].numpy()
+    left, right = (ask(text_model(), image, f"{side} kidney") for side in ("left", "right"))
+    # The blocks of 100 and 200 lie at i 1..3 and 6..9 of a RAS array: the patient's left and right.
+    assert np.array_equal(left.full(), values == 100)
+    assert np.array_equal(right.full(), values == 200)
+    assert not right_of(left, -14.0)
+    assert right_of(right, -14.0)
+
+
+def test_both_sides_and_without() -> None:
+    image = blocks_image(spacing_mm=(1.0, 1.0, 1.0))
+    values = image[0].numpy()
+    both = ask(text_model(), image, "both kidneys")
+    assert np.array_equal(both.full(), values > 0)
+    assert both.presence == pytest.approx(1.0, abs=1e-3)
+    assert np.array_equal(ask(text_model(), image, "kidneys", negative="left kidney").full(), values == 200)
+    assert np.array_equal(ask(text_model(), image, "left kidney", "right kidney").full(), values > 0)
+    assert np.array_equal(ask(text_model(), image, "largest kidney").full(), values == 200)
+
+
+def test_absent_structures_are_empty_and_say_so() -> None:
+    mask = ask(text_model(), blocks_image(spacing_mm=(1.0, 1.0, 1.0)), "spleen")
+    assert mask.voxels == 0
+    assert mask.presence == pytest.approx(0.0, abs=1e-3)
+
+
+def test_what_was_found_is_not_looked_for_again() -> None:
+    model, image = text_model(), blocks_image(spacing_mm=(1.0, 1.0, 1.0))
+    encoding = model.encode(image, EncodeOptions(window="0,150"))
+    for phrase in ("left kidney", "left kidney", "right kidney", "kidneys"):
+        model.segment(encoding, PromptSet.of(Grid.of(image), [Text(phrase)]))
+    assert model.network.encoded == 2  # type: ignore[attr-defined]
+
+
+def test_words_that_are_not_offered() -> None:
+    model = text_model()
+    with pytest.raises(CapabilityError, match=r"was not trained for 'liver'.*left kidney"):
+        model.understand("liver")
+    with pytest.raises(PromptError, match="xylofon"):
+        model.understand("xylofon")
+    image = blocks_image()
+    with pytest.raises(CapabilityError, match="takes no positive point"):
+        model.segment(model.encode(image), PromptSet.of(Grid.of(image), [Point((2, 2, 2))]))
+
+
+# ---- the network's grid
+
+
+@pytest.mark.parametrize("axcodes", ["RAS", "LPS", "PIR", "SAL"])
+def test_the_network_sees_one_orientation(axcodes: str) -> None:
+    image = blocks_image(axcodes, spacing_mm=(1.0, 1.0, 1.0))
+    grid = Grid.of(image)
+    target = network_grid(grid, 1.0)
+    seen = to_network(image, grid, target, IntensityWindow(0, 100))
+    assert target.axcodes == "RAS"
+    torch.testing.assert_close(seen[0], blocks_image(spacing_mm=(1.0, 1.0, 1.0))[0].as_tensor().float() / 100)
+
+
+def test_small_voxels_are_averaged() -> None:
+    values = torch.arange(64.0).reshape(1, 4, 4, 4)
+    grid = Grid((4, 4, 4), np.diag([0.5, 0.5, 0.5, 1.0]))
+    seen = to_network(values, grid, network_grid(grid, 1.0), IntensityWindow(0, 10))
+    expected = values[0].reshape(2, 2, 2, 2, 2, 2).mean(dim=(1, 3, 5)) / 10
+    torch.testing.assert_close(seen[0], expected)
+
+
+# ---- words, then clicks
+
+
+def pipeline() -> TextThenClicks:
+    return TextThenClicks(text_model(), RegionModel())
+
+
+def test_the_pipeline_serves_what_its_parts_serve() -> None:
+    card = pipeline().card
+    assert {"text", "point", "mask"} <= {str(kind) for kind in card.positive}
+    assert [label.name for label in card.labels] == ["left kidney", "right kidney", "spleen"]
+
+
+def test_words_alone_and_clicks_alone() -> None:
+    model, image = pipeline(), blocks_image(spacing_mm=(1.0, 1.0, 1.0))
+    values = image[0].numpy()
+    objects = (
+        PromptedObject(1, (Text("left kidney"),)),
+        PromptedObject(2, (Point((7, 6, 2), "ijk"),)),
+    )
+    result = model.segment(model.encode(image, EncodeOptions(window="0,150")), PromptSet(Grid.of(image), objects))
+    assert [mask.object_id for mask in result.masks] == [1, 2]
+    assert np.array_equal(result.masks[0].full(), values == 100)
+    assert np.array_equal(result.masks[1].full(), values == 200)
+
+
+def test_clicks_correct_what_words_found_and_undo_spans_both() -> None:
+    image = blocks_image(spacing_mm=(1.0, 1.0, 1.0))
+    values = image[0].numpy()
+    with Session(pipeline(), image, EncodeOptions(window="0,150")) as session:
+        kidney = session.add_object("left kidney")
+        session.add_prompt(kidney, Text("left kidney"))
+        words = session.predict().array.copy()
+        # The other block is added by a click, then a part of the first is taken away, then words are added.
+        session.add_prompt(kidney, Point((7, 6, 2), "ijk"))
+        clicked = session.predict().array.copy()
+        session.add_prompt(kidney, Point((2, 2, 3), "ijk", positive=False))
+        corrected = session.predict().array.copy()
+        assert np.array_equal(words > 0, values == 100)
+        assert np.array_equal(clicked > 0, values > 0)
+        assert np.array_equal(corrected > 0, values == 200)
+        session.undo()
+        assert np.array_equal(session.predict().array, clicked)
+        session.undo()
+        assert np.array_equal(session.predict().array, words)
+        session.undo()
+        assert not session.predict().array.any()
+
+
+def test_words_can_come_after_clicks() -> None:
+    model, image = pipeline(), blocks_image(spacing_mm=(1.0, 1.0, 1.0))
+    encoding = model.encode(image, EncodeOptions(window="0,150"))
+    said = (Point((7, 6, 2), "ijk"), Text("left kidney"))
+    for order in (said, said[::-1]):
+        mask = model.segment(encoding, PromptSet.of(Grid.of(image), order)).masks[0]
+        assert np.array_equal(mask.full(), image[0].numpy() > 0)
+
+
+def test_a_click_changes_nothing_far_away() -> None:
+    """The other model redraws everything; only what a click touches, and within its reach, is taken over."""
+    image = blocks_image(spacing_mm=(1.0, 1.0, 1.0))
+
+    class Redraws(RegionModel):
+        def _segment(self, encoding, prompts, **kwargs):
+            everything = np.ones(encoding.grid.shape, dtype=bool)
+            return tuple(
+                type(mask).of(mask.object_id, mask.grid, everything)
+                for mask in super()._segment(encoding, prompts, **kwargs)
+            )
+
+    model = TextThenClicks(text_model(), Redraws())
+    wide = blocks_image(spacing_mm=(10.0, 10.0, 10.0))
+    encoding = model.encode(wide, EncodeOptions(window="0,150"))
+    said = [Text("left kidney"), Point((5, 5, 5), "ijk")]
+    before = model.segment(encoding, PromptSet.of(Grid.of(wide), said[:1])).masks[0].full()
+    after = model.segment(encoding, PromptSet.of(Grid.of(wide), said)).masks[0].full()
+    changed = np.argwhere(before != after)
+    assert np.abs(changed - (5, 5, 5)).max() <= 1
+    assert after[5, 5, 5]
+    # A box speaks of the whole object.
+    boxed = model.segment(encoding, PromptSet.of(Grid.of(wide), [*said, Box((0, 0, 0), (11, 9, 7), "ijk")])).masks[0]
+    assert boxed.full().all()
+    assert image.shape == wide.shape
