@@ -14,7 +14,7 @@ from volseg.progress import report
 from volseg.sessions import Session
 from volseg.sessions.desk import Desk, Failed, Idle, Opened
 
-PATIENCE_S = 20
+PATIENCE_S = 60
 
 
 class Heard:

@@ -48,6 +48,7 @@ def expected(*blocks):
 @pytest.fixture
 def desk_of():
     open_desks = []
+    before = set(threading.enumerate())
 
     def make(*args, **kwargs):
         desk, heard = open_desk(*args, **kwargs)
@@ -57,7 +58,7 @@ def desk_of():
     yield make
     for desk in open_desks:
         desk.close()
-    assert not [thread for thread in threading.enumerate() if thread.name in ("volseg-desk", "volseg-clerk")]
+    assert not [t for t in set(threading.enumerate()) - before if t.name in ("volseg-desk", "volseg-clerk")]
 
 
 def test_a_prompt_is_computed_and_painted(desk_of):

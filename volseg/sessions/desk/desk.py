@@ -89,6 +89,7 @@ class Desk:
         self._saved_state: SessionState | None = None
         self._masks: dict[int, tuple[ObjectResult | None, ObjectMask]] = {}
         self._failed: dict[int, ResultKey] = {}
+        self._busy = False
         self._told = 0.0
         self._array_seen: object = None
         self._computer = threading.Thread(target=self._compute, name="volseg-desk", daemon=True)
@@ -264,10 +265,16 @@ class Desk:
             self._tell(Failed(error, fatal=True))
             return
         try:
-            while not self._closing.is_set():
+            while True:
                 self._changed.clear()
+                # After the clearing: closing sets it and then wakes this thread, which must not miss both.
+                if self._closing.is_set():
+                    return
                 self._paint()
                 if not self._next_step(session):
+                    if self._busy:
+                        self._busy = False
+                        self._tell(Idle(cancelled=self._cancelled.is_set()))
                     self._changed.wait()
         finally:
             session.close()
@@ -321,6 +328,7 @@ class Desk:
         return max(todo, key=lambda number: latest[number], default=None)
 
     def _predict_object(self, session: Session, object_id: int) -> None:
+        self._busy = True
         key = session.key(object_id)
         before = self.mask(object_id)
         growth_axis: int | None = None
@@ -345,15 +353,11 @@ class Desk:
         try:
             session.compute([object_id], progress, partial)
         except Cancelled:
-            if self._cancelled.is_set():
-                self._tell(Idle(cancelled=True))
+            logger.debug("object %d is no longer wanted as it was", object_id)
         except Exception as error:
             self._not_predicted(session, object_id, key, error)
         else:
             self._tell(Connected())
-            self._paint()
-            if self._wanted(session) is None and self._exports.empty():
-                self._tell(Idle())
 
     def _not_predicted(self, session: Session, object_id: int, key: ResultKey, error: Exception) -> None:
         if isinstance(error, ConnectionError):
@@ -363,7 +367,6 @@ class Desk:
             logger.error("predicting object %d failed", object_id, exc_info=error)
         self._failed[object_id] = key
         self._tell(Failed(error, object_id))
-        self._tell(Idle())
 
     def _wait_for_engine(self, session: Session, error: Exception) -> None:
         """Tries until the engine can be reached, or the person cancels."""
@@ -390,24 +393,23 @@ class Desk:
     def _export(self, session: Session, path: Path, axcodes: str | None) -> None:
         from volseg.data import write_labelmap
 
+        self._busy = True
+
         def progress(fraction: float, text: str) -> bool:
             self._progress(fraction, text)
             return not (self._cancelled.is_set() or self._closing.is_set())
 
         try:
             labelmap = session.predict(progress, exact=True)
-            self._paint()
             write_labelmap(labelmap if axcodes is None else labelmap.reoriented(axcodes), path)
         except Cancelled:
-            self._tell(Idle(cancelled=True))
+            logger.debug("the export was cancelled")
         except Exception as error:
             if not isinstance(error, VolsegError):
                 logger.exception("exporting to %s failed", path)
             self._tell(Failed(error))
-            self._tell(Idle())
         else:
             self._tell(Exported(path))
-            self._tell(Idle())
 
     # ---- what is seen
 

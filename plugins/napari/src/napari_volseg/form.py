@@ -55,7 +55,7 @@ class AnnotateForm(QWidget):
         tabs.addTab(self.worklist, "Worklist")
         self.tabs = tabs
         layout = QVBoxLayout(page)
-        layout.setContentsMargins(6, 6, 6, 6)
+        layout.setContentsMargins(6, 6, 12, 6)
         layout.setSpacing(5)
         for add in (self._sources, self._recovery, self._tools, self._objects, self._history, self._files, self._foot):
             add(layout)

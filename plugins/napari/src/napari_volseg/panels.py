@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qtpy.QtCore import Qt, Signal
+from qtpy.QtCore import QSize, Qt, Signal
 from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import (
     QAbstractItemView,
@@ -25,7 +25,7 @@ from volseg.sessions import HistoryEntry, SessionObject, SessionState
 from volseg.sessions.desk import ObjectSummary
 
 SEEN, COLOR, NAME, VOLUME, PRESENCE, LOCKED = range(6)
-HEADERS = ("👁", "", "object", "ml", "present", "🔒")
+HEADERS = ("see", "", "object", "ml", "present", "lock")
 ID_ROLE = Qt.ItemDataRole.UserRole
 
 
@@ -46,7 +46,7 @@ class ObjectsPanel(QTableWidget):
         self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         header = self.horizontalHeader()
         header.setSectionResizeMode(NAME, QHeaderView.ResizeMode.Stretch)
-        for column, width in ((SEEN, 28), (COLOR, 28), (VOLUME, 56), (PRESENCE, 56), (LOCKED, 28)):
+        for column, width in ((SEEN, 34), (COLOR, 26), (VOLUME, 56), (PRESENCE, 60), (LOCKED, 38)):
             self.setColumnWidth(column, width)
         self.setMinimumHeight(110)
         self.hidden: frozenset[int] = frozenset()
@@ -55,6 +55,10 @@ class ObjectsPanel(QTableWidget):
         self.itemSelectionChanged.connect(self._on_selection)
         self.itemChanged.connect(self._on_item)
         self.cellDoubleClicked.connect(self._on_double_click)
+
+    def sizeHint(self) -> QSize:  # Qt's name
+        """A few rows; the window gives it what is left."""
+        return QSize(260, 120)
 
     @property
     def active(self) -> int | None:
@@ -169,6 +173,10 @@ class HistoryPanel(QListWidget):
         self._filling = False
         self.currentItemChanged.connect(self._on_current)
         self.itemClicked.connect(lambda item: self.chosen.emit(item.data(ID_ROLE)))
+
+    def sizeHint(self) -> QSize:  # Qt's name
+        """A few rows; the window gives it what is left."""
+        return QSize(260, 100)
 
     @property
     def entry(self) -> int | None:
