@@ -401,6 +401,7 @@ class Desk:
 
         try:
             labelmap = session.predict(progress, exact=True)
+            self._paint()
             write_labelmap(labelmap if axcodes is None else labelmap.reoriented(axcodes), path)
         except Cancelled:
             logger.debug("the export was cancelled")
