@@ -88,6 +88,7 @@ class CopyNetwork(BrightNetwork):
         labels: Tensor | None = None,
         mask_logits: Tensor | None = None,
         multimask: bool | None = None,
+        known: Tensor | None = None,
     ) -> FrameOutput:
         side = self.spec.mask_size
         if conditioned is not None:

@@ -11,9 +11,18 @@ from torch import Tensor
 from tracking_fakes import SIDE, FakeNetwork, images
 
 from volseg.inferers.slices.crop import Crop
-from volseg.inferers.tracking import FeatureCache, FramePrompts, Tracker, TrackRequest
+from volseg.inferers.tracking import FeatureCache, FramePrompts, FrameResult, PromptedFrame, Tracker, TrackRequest
+from volseg.inferers.tracking.reach import Reach
 from volseg.networks.sam2 import Sam2Spec
-from volseg.networks.sam2.carry import FADE, LOGIT_LIMIT, RADII, SHORTEST_REACH, carried_mask, expected_reach
+from volseg.networks.sam2.carry import (
+    FADE,
+    LOGIT_LIMIT,
+    MAX_TRAVELLED,
+    RADII,
+    SHORTEST_REACH,
+    carried_mask,
+    expected_reach,
+)
 from volseg.networks.sam2.features import FrameOutput
 from volseg.networks.sam2.network import Sam2Network
 
@@ -28,10 +37,13 @@ class Listening(FakeNetwork):
         super().__init__()
         self.spec = replace(self.spec, carry_mask=True)
         self.carried: list[Tensor] = []
+        self.known: list[list[bool]] = []
 
-    def decode(self, features, *, mask_logits=None, **others) -> FrameOutput:  # type: ignore[no-untyped-def]
+    def decode(self, features, *, mask_logits=None, known=None, **others) -> FrameOutput:  # type: ignore[no-untyped-def]
         if mask_logits is not None:
             self.carried.append(mask_logits)
+        if known is not None:
+            self.known.append(known.tolist())
         return super().decode(features, mask_logits=mask_logits, **others)
 
 
@@ -86,6 +98,41 @@ def test_an_absent_object_is_carried_as_an_empty_mask() -> None:
     seen, gone = network.carried[1], network.carried[2]
     assert float(seen.max()) > float(seen.min())
     assert float(gone.max()) == float(gone.min()) <= -LOGIT_LIMIT
+
+
+def test_an_object_on_two_frames_is_known_to_be_on_those_between() -> None:
+    network = Listening()
+    tracker(network, set(range(COUNT))).track({1: TrackRequest({4: CLICK, 7: CLICK})})
+    # Both passes come by frames 5 and 6; beyond the prompts there is one pass each.
+    assert sum(all(one) for one in network.known) == 2
+    assert sum(one == [True, True] for one in network.known) + sum(one == [True] for one in network.known) >= 2
+    assert sum(value for one in network.known for value in one) == 4
+
+
+def test_a_pass_that_lost_the_object_between_two_prompts_has_no_say() -> None:
+    tracks = tracker(FakeNetwork(), {*range(9), 12, 13}).track({1: TrackRequest({2: CLICK, 13: CLICK})})
+    assert [f for f in range(COUNT) if tracks[1].mask(f).logits is not None] == [*range(9), 12, 13]
+
+
+def test_reach_follows_from_corrections() -> None:
+    def frame(pixels: int) -> PromptedFrame:
+        logits = torch.full((32, 32), -5.0)
+        logits.view(-1)[:pixels] = 5.0
+        result = FrameResult(logits if pixels else None, 3.0 if pixels else -3.0, torch.zeros(8))
+        return PromptedFrame(CLICK, result, torch.zeros(64, 64))
+
+    own = RADII * math.sqrt(400 * 16 / math.pi) / STEP
+    alone = Reach({10: frame(400)}, {10}, None, None, STEP)
+    assert alone.travelled(13) == pytest.approx(3 / own)
+    # Half the area at six frames: an ellipsoid that ends at 6 / sqrt(1 / 2).
+    thinner = Reach({10: frame(400), 16: frame(200)}, {10}, None, None, STEP)
+    assert thinner.travelled(16) == pytest.approx(math.sqrt(0.5))
+    assert thinner.travelled(7) == pytest.approx(3 / own)
+    ended = Reach({10: frame(400), 14: frame(0)}, {10}, None, None, STEP)
+    assert ended.travelled(14) == pytest.approx(1.0)
+    limited = Reach({10: frame(400), 16: frame(200)}, {10}, 5, None, STEP)
+    assert limited.travelled(5) == pytest.approx(5 / 5.5)
+    assert Reach({10: frame(0)}, {10}, None, None, STEP).travelled(11) == MAX_TRAVELLED
 
 
 def test_corrections_agree_with_fresh_runs() -> None:

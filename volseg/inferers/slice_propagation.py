@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 PREVIEW_SECONDS = 0.3
 """Masks are shown as they grow no more often than this."""
 
-MIDDLE = 0.5
+MIDDLE = 0.8
 """A click is in the middle of a mask if it is so far from its border, as a part of the furthest that one can be."""
 
 

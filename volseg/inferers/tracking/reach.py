@@ -54,6 +54,11 @@ class Reach:
             self._known[anchor, side] = self._expected(anchor, side)
         return abs(frame - anchor) / self._known[anchor, side]
 
+    def is_between(self, frame: int) -> bool:
+        """Whether prompted frames before and behind show the object, so that it is taken to be on this one too."""
+        shown = [other for other, area in self._area.items() if area]
+        return bool(shown) and min(shown) < frame < max(shown)
+
     def _expected(self, anchor: int, side: int) -> float:
         limit = self._limits[side]
         if limit is not None and (limit - anchor) * side >= 0:

@@ -108,6 +108,11 @@ class Track:
             only = forward or backward
             assert only is not None
             return FrameMask(None if only.logits is None else only.logits.float(), only.score)
+        if self.prompted[before].result.logits is not None and self.prompted[after].result.logits is not None:
+            # What is on both is on the frames between; a pass that lost it there has no say.
+            forward, backward = _found(forward) or _found(backward), _found(backward) or _found(forward)
+            if forward is None or backward is None:
+                return FrameMask(None, -FUSION_LIMIT)
         weight = (after - frame) / (after - before)
         score = weight * _score(forward) + (1 - weight) * _score(backward)
         fused: Tensor | float = weight * _logits(forward) + (1 - weight) * _logits(backward)
@@ -126,6 +131,10 @@ class Track:
         tensors = [t for result in results for t in (result.logits, result.pointer) if t is not None]
         tensors += [p.memory for p in self.prompted.values()]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _found(result: FrameResult | None) -> FrameResult | None:
+    return None if result is None or result.logits is None else result
 
 
 def _score(result: FrameResult | None) -> float:

@@ -28,6 +28,8 @@ MEMORY_SCALE, MEMORY_BIAS = 20.0, -10.0
 """A mask in [0, 1] times 20 minus 10 is what the memory encoder sees, and what a mask prompt is as logits."""
 PROMPT_LOGIT_LIMIT = 32.0
 MULTIMASK_MAX_POINTS = 1
+KNOWN_SCORE = 1.0
+"""Lowest object score of a frame that is known to show the object."""
 
 
 class Sam2Network(nn.Module):
@@ -164,6 +166,7 @@ class Sam2Network(nn.Module):
         labels: Tensor | None = None,
         mask_logits: Tensor | None = None,
         multimask: bool | None = None,
+        known: Tensor | None = None,
     ) -> FrameOutput:
         """Prompt encoder and mask decoder.
 
@@ -175,6 +178,7 @@ class Sam2Network(nn.Module):
                 first. The number of points changes the result, so rows in one call have equally many and no padding.
             mask_logits: ``[R, 1, S / 4, S / 4]``, an earlier mask that the points refine.
             multimask: choose among three masks; None decides as SAM 2 does (yes for at most one point).
+            known: ``[R]`` bool: the object is known to be on the frame, whatever the network thinks of it.
         """
         model = self.model
         rows = len(features)
@@ -207,6 +211,8 @@ class Sam2Network(nn.Module):
         )
         candidates, candidate_iou, tokens = candidates[:, 0].float(), candidate_iou[:, 0].float(), tokens[:, 0]
         score = score[:, 0].float()
+        if known is not None:
+            score = torch.where(known[:, None], score.clamp(min=KNOWN_SCORE), score)
         best = candidate_iou.argmax(dim=-1)
         row = torch.arange(rows, device=device)
         present = score > 0
