@@ -267,9 +267,20 @@ def test_a_crash_is_recovered_in_the_next_window(hand, open_window):
 @pytest.mark.parametrize("case", ["RAS", "LPS", "PIL", "SAR", "IAR oblique", "by hand", "time"])
 def test_a_click_at_a_known_place_and_the_mask_lands_there_in_mm(open_window, region_model, tmp_path, case):
     hand = open_window()
-    phantom = make_phantom(case.split()[0] if case[0].isupper() else "RAS", oblique="oblique" in case)
+    # napari cannot show a layer whose transforms swap axes, so those by hand are of slices, rows and columns.
+    phantom = make_phantom(case.split()[0] if case[0].isupper() else "SPL", oblique="oblique" in case)
     if case == "by hand":
-        layer = hand.viewer.add_image(phantom.array, affine=napari_affine(phantom.affine_ras) @ np.eye(4))
+        layer = hand.viewer.add_image(
+            phantom.array,
+            scale=(2.5, 0.9, 1.4),
+            rotate=(0, 0, 20),
+            translate=(40, -7, 12),
+            affine=np.diag((1, 1, 1.1, 1)),
+        )
+        # World (z, y, x) of LPS.
+        for value in phantom.centroids_ras_mm:
+            z, y, x = layer.data_to_world(np.argwhere(phantom.array == value).mean(axis=0))
+            phantom.centroids_ras_mm[value] = np.array((-x, -y, z))
     elif case == "time":
         affine = np.eye(5)
         affine[1:, 1:] = napari_affine(phantom.affine_ras)
@@ -355,7 +366,9 @@ def test_a_closed_window_is_forgotten(open_window, region_model):
         del viewer, widget, layer, hand
         for _ in range(30):
             QApplication.processEvents()
-            gc.collect()
+        gc.collect()
+        QApplication.processEvents()
+        gc.collect()
     alive = [[ref() is not None for ref in row] for row in refs]
     # napari itself keeps the last viewer until another takes its place.
     assert alive[0] == [False, False, False, False], alive
