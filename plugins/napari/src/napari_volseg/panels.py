@@ -170,6 +170,7 @@ class HistoryPanel(QListWidget):
         self.setMinimumHeight(90)
         self.setUniformItemSizes(True)
         self._history: tuple[HistoryEntry, ...] = ()
+        self._looks: dict[int, tuple[str, tuple[int, int, int]]] = {}
         self._filling = False
         self.currentItemChanged.connect(self._on_current)
         self.itemClicked.connect(lambda item: self.chosen.emit(item.data(ID_ROLE)))
@@ -186,9 +187,13 @@ class HistoryPanel(QListWidget):
 
     def show_history(self, state: SessionState, grid: Grid) -> None:
         """Shows what was said; rows that are the same stay."""
-        if state.history == self._history:
+        looks = {item.object_id: (item.title, item.color_rgb) for item in state.objects}
+        if state.history == self._history and looks == self._looks:
             return
         entry = self.entry
+        if looks != self._looks:
+            # A name or colour stands in many rows.
+            self._history, self._looks = (), looks
         self._filling = True
         try:
             same = 0
