@@ -63,6 +63,14 @@ class SessionError(VolsegError, ValueError):
     """A session file or session operation that is not valid."""
 
 
+class ServerError(VolsegError, ConnectionError):
+    """A server that computes cannot be reached, broke off, or has no room now; it may do later."""
+
+
+class ServerRefusedError(VolsegError, PermissionError):
+    """A server refuses what was asked, such as for a wrong token; asking again is no use."""
+
+
 class MissingExtraError(VolsegError, ImportError):
     """An optional dependency is not installed."""
 
