@@ -46,7 +46,7 @@ def test_choices_are_those_of_the_enumerations():
 
 
 def test_exit_codes():
-    assert [code.value for code in ExitCode] == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 130]
+    assert [code.value for code in ExitCode] == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 130]
     for error, code in (
         (Cancelled("x"), ExitCode.CANCELLED),
         (MissingExtraError("x"), ExitCode.MISSING_EXTRA),
