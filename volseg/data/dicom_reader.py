@@ -108,7 +108,7 @@ def open_slices(folder: Path, files: Sequence[Path]) -> DicomSeries:
     Raises:
         ImageReadError: slices that make no regular volume, or a file that is no image.
     """
-    headers = []
+    headers: list[SliceHeader] = []
     for file in files:
         found = slice_headers(file)
         if not found:
@@ -149,7 +149,7 @@ def _check_pixels(item: SliceHeader, described: int) -> None:
 
 def _slices_with_pixels(slices: tuple[SliceHeader, ...]) -> Iterator[tuple[SliceHeader, NDArray[Any]]]:
     """Each slice with its stored numbers [row, column]; a multi-frame file is opened once."""
-    from pydicom.pixels import iter_pixels
+    from pydicom.pixels.utils import iter_pixels
 
     for path, items in groupby(slices, key=lambda item: item.path):
         wanted = list(items)
@@ -172,7 +172,7 @@ def _check_decoder(item: SliceHeader) -> None:
     if not item.compressed:
         return
     import pydicom
-    from pydicom.pixels import get_decoder
+    from pydicom.pixels.decoders.base import get_decoder
 
     with library_errors(item.path, FileFormat.DICOM):
         syntax = pydicom.filereader.read_file_meta_info(item.path).TransferSyntaxUID

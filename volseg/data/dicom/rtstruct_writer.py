@@ -150,7 +150,7 @@ def _contours(label: Label, labels: LabelMap, series: SourceSeries) -> Any:
     item = Dataset()
     item.ROIDisplayColor = list(label.color_rgb)
     item.ReferencedROINumber = label.value
-    contours = []
+    contours: list[Dataset] = []
     for k, outline in _outlines(labels, label):
         contour = Dataset()
         reference = _reference(series.dataset_of(k))
@@ -181,7 +181,8 @@ def _points_lps_mm(outline: NDArray[np.float64], k: int, series: SourceSeries) -
     grid = series.grid
     axes = (RAS_LPS @ grid.affine_ras)[:3, :2]
     origin = np.array(series.slices[k].position_lps_mm)
-    return outline @ axes.T + origin
+    points: NDArray[np.float64] = outline @ axes.T + origin
+    return points
 
 
 def _put_points(contour: Any, points_lps_mm: NDArray[np.float64], series: SourceSeries) -> None:

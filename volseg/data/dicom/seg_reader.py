@@ -186,7 +186,7 @@ def _planes(path: Path, dataset: Any, is_labelmap: bool) -> Iterator[tuple[int, 
 def _pixels(path: Path, dataset: Any) -> Iterator[NDArray[Any]]:
     """The frames, [row, column] each."""
     if int(dataset.BitsAllocated) != 1 or dataset.file_meta.TransferSyntaxUID.is_compressed:
-        from pydicom.pixels import iter_pixels
+        from pydicom.pixels.utils import iter_pixels
 
         yield from iter_pixels(dataset)
         return

@@ -177,13 +177,13 @@ def _numbered(labels: LabelMap) -> NDArray[Any]:
     values = np.array([label.value for label in labels.labels])
     voxels = labels.layers[0].T
     numbers = np.searchsorted(values, voxels).astype(np.uint16 if len(values) > 254 else np.uint8)
-    numbers += 1
+    np.add(numbers, 1, out=numbers)
     numbers[voxels == 0] = 0
     return np.ascontiguousarray(numbers)
 
 
 def _one_layer(path: Path, labels: LabelMap) -> NDArray[Any]:
-    if sum((layer != 0).astype(np.uint8) for layer in labels.layers).max() > 1:  # type: ignore[union-attr]
+    if sum((layer != 0).astype(np.uint8) for layer in labels.layers).max() > 1:
         raise WriteError(f"{path}: the objects overlap and a LABELMAP segmentation holds one a voxel; use BINARY")
     flat = labels.flattened().layers[0]
     largest = max(label.value for label in labels.labels)

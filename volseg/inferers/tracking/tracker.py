@@ -262,7 +262,8 @@ class Tracker:
                 rows_features = features.rows([frames.index(frame) for frame in at])
                 with self.network.inference():
                     conditioned = self._condition(rows_features, chunk)
-                    output = self.network.decode(rows_features, conditioned=conditioned, **self._carried(chunk))
+                    carried, known = self._carried(chunk)
+                    output = self._decode(rows_features, conditioned, carried, known)
                     nobody = torch.zeros(len(chunk), dtype=torch.bool, device=self.network.device)
                     memory = self.network.encode_memory(
                         rows_features, output.low_res_logits, output.object_score_logits, nobody
@@ -282,18 +283,23 @@ class Tracker:
             self.source.step_pixels,
         )
 
-    def _carried(self, rows: Sequence[PassRow]) -> dict[str, Tensor]:
+    def _decode(
+        self, features: FrameFeatures, conditioned: Tensor, carried: Tensor | None, known: Tensor | None
+    ) -> FrameOutput:
+        if carried is None:
+            return self.network.decode(features, conditioned=conditioned)
+        return self.network.decode(features, conditioned=conditioned, mask_logits=carried, known=known)
+
+    def _carried(self, rows: Sequence[PassRow]) -> tuple[Tensor | None, Tensor | None]:
         """What networks that were trained with it are also told: the masks of the frames before, and what is known."""
         if not self.network.spec.carry_mask:
-            return {}
+            return None, None
         logits = torch.stack([self._kept_logits(row.previous()) for row in rows])[:, None]
         frames = [row.frame for row in rows if row.frame is not None]
         travelled = [row.reach.travelled(frame) for row, frame in zip(rows, frames, strict=True)]
         known = [row.reach.is_between(frame) for row, frame in zip(rows, frames, strict=True)]
-        return {
-            "mask_logits": carried_mask(logits, torch.tensor(travelled, device=logits.device)),
-            "known": torch.tensor(known, device=logits.device),
-        }
+        faded = carried_mask(logits, torch.tensor(travelled, device=logits.device))
+        return faded, torch.tensor(known, device=logits.device)
 
     def _kept_logits(self, result: FrameResult) -> Tensor:
         """``[S / 4, S / 4]`` on the network's device, also of an empty mask."""
