@@ -97,7 +97,7 @@ def queries(counts: list[int], threads: int, rounds: int = 3) -> dict[str, float
     for _ in range(rounds):
         for count in counts:
             with torch.inference_mode():
-                predictor = NetworkPredictor(network, concepts[:count], Modality.MR, 1.5)
+                predictor = NetworkPredictor(network, [(one,) for one in concepts[:count]], Modality.MR, 1.5)
             start = time.process_time()
             windows.run(image, predictor, LabelVolume((96, 96, 96), background=False))
             best[count] = min(best[count], time.process_time() - start)

@@ -8,6 +8,7 @@ from volseg.cli.prompt_options import OpenObject
 from volseg.cli.words import everything_offered, model_for, spread_words
 from volseg.data.labelmap import Label
 from volseg.errors import CapabilityError, PromptError
+from volseg.geometry import Frame
 from volseg.models.card import ModelCard
 from volseg.models.registry import DEFAULT_MODEL, PIPELINE, TEXT_MODEL
 from volseg.prompts import Point, PromptKind, Text
@@ -35,7 +36,7 @@ def test_a_named_object_takes_the_whole_phrase() -> None:
 
 
 def test_clicks_before_words_stay_with_them() -> None:
-    said = (Point((1, 2, 3)), Text("spleen"))
+    said = (Point((1, 2, 3), Frame.RAS), Text("spleen"))
     assert spread_words(said, CARD) == said
 
 
@@ -57,5 +58,5 @@ def test_everything_that_is_offered() -> None:
 def test_the_model_that_serves_what_was_said() -> None:
     assert model_for((Text("spleen"),), False) == TEXT_MODEL
     assert model_for((), True) == TEXT_MODEL
-    assert model_for((OpenObject("a"), Text("spleen"), Point((1, 2, 3))), False) == PIPELINE
-    assert model_for((Point((1, 2, 3)),), False) == DEFAULT_MODEL
+    assert model_for((OpenObject("a"), Text("spleen"), Point((1, 2, 3), Frame.RAS)), False) == PIPELINE
+    assert model_for((Point((1, 2, 3), Frame.RAS),), False) == DEFAULT_MODEL

@@ -120,7 +120,7 @@ def test_words_that_are_not_offered() -> None:
         model.understand("xylofon")
     image = blocks_image()
     with pytest.raises(CapabilityError, match="takes no positive point"):
-        model.segment(model.encode(image), PromptSet.of(Grid.of(image), [Point((2, 2, 2))]))
+        model.segment(model.encode(image), PromptSet.of(Grid.of(image), [Point((2, 2, 2), "ijk")]))
 
 
 # ---- the network's grid

@@ -30,7 +30,7 @@ def small_network() -> TextQueryNetwork:
 )
 def test_backbones(spec: TextQuerySpec) -> None:
     network = TextQueryNetwork(spec).eval()
-    side = 2 * spec.divisor if spec.divisor < 32 else 32
+    side = 2 * spec.divisor
     windows = torch.rand(1, 2, side, side, side)
     with torch.no_grad():
         features = network.pyramid(windows)

@@ -72,7 +72,8 @@ class TextQueryModel(Model):
     def __init__(
         self, network: TextQueryNetwork, card: ModelCard, search: SearchSettings, defaults: EncodeOptions | None = None
     ) -> None:
-        network.embeddings(search.concepts)  # every offered structure has one
+        for concept in search.concepts:
+            network.embeddings(search.queries_of(concept))  # every offered structure has its own
         self.network = network
         self.search = search
         self.defaults = defaults or EncodeOptions()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -128,8 +129,9 @@ class ImageSearch:
             values = to_network(self._image, self.grid, grid, self.window)
             self._volumes[spacing] = make_channels(values[None])[0]
         divisor = self._network.spec.divisor
+        # Two voxels are left at the coarsest level: one alone has no spread that it could be normalised by.
         sides = [
-            min(side, -(-n // divisor) * divisor)
+            min(side, max(2, -(-n // divisor)) * divisor)
             for side, n in zip(self._settings.window[spacing], grid.shape, strict=True)
         ]
         windows = SlidingWindows(
@@ -137,7 +139,13 @@ class ImageSearch:
             device=self._network.device,
             pad_values=make_channels(torch.full((1, 1, 1), pad_value(self.modality)))[0, :, 0].tolist(),
         )
-        predictor = NetworkPredictor(self._network, concepts, self.modality, spacing)
+        predictor = NetworkPredictor(
+            self._network,
+            [self._settings.queries_of(concept) for concept in concepts],
+            self.modality,
+            spacing,
+            [self._settings.bias.get(concept, 0.0) for concept in concepts],
+        )
         kept = _Blocks(len(concepts), grid)
         windows.run(self._volumes[spacing], predictor, kept, progress=progress)
         presence = predictor.presence.sigmoid().tolist()
@@ -149,31 +157,64 @@ class ImageSearch:
 class NetworkPredictor:
     """The network with its queries, as ``SlidingWindows`` asks it.
 
+    Args:
+        network: with its weights.
+        structures: for each structure the ids of its query embeddings; where there are several, it is their union.
+        modality: of the image.
+        spacing_mm: of the windows.
+        bias: added to each structure's mask logits.
+
     Attributes:
         presence: [Q] the highest presence logits of all windows so far.
     """
 
     def __init__(
-        self, network: TextQueryNetwork, concepts: tuple[str, ...], modality: Modality, spacing_mm: float
+        self,
+        network: TextQueryNetwork,
+        structures: Sequence[tuple[str, ...]],
+        modality: Modality,
+        spacing_mm: float,
+        bias: Sequence[float] = (),
     ) -> None:
-        self.queries = len(concepts)
-        self.presence = torch.full((len(concepts),), -20.0)
+        self.queries = len(structures)
+        self.presence = torch.full((len(structures),), -20.0)
         self._network = network
-        self._embeddings = network.embeddings(concepts)
+        self._embeddings = network.embeddings([one for ids in structures for one in ids])
+        ends = np.cumsum([len(ids) for ids in structures]).tolist()
+        self._rows = [(end - len(ids), end) for ids, end in zip(structures, ends, strict=True)]
+        self._bias = tuple(bias) or (0.0,) * len(structures)
         self._modality = modality
         self._spacing_mm = spacing_mm
 
     def encode(self, windows: Tensor) -> tuple[Tensor, Tensor]:
         """Mask features and the queries' mask embeddings."""
-        features: WindowFeatures = self._network.encode(windows, self._spacing_mm)
-        drawn, presence = self._network.answers(features.tokens, self._embeddings, self._modality, self._spacing_mm)
-        self.presence = torch.maximum(self.presence, presence.amax(dim=0).float().cpu())
-        return features.masks, drawn
+        with torch.autocast(windows.device.type, dtype=torch.bfloat16, enabled=_half_is_fast(windows.device)):
+            features: WindowFeatures = self._network.encode(windows, self._spacing_mm)
+        tokens = features.tokens.float()
+        drawn, presence = self._network.answers(tokens, self._embeddings, self._modality, self._spacing_mm)
+        surest = presence.amax(dim=0).float().cpu()
+        joined = torch.stack([surest[first:last].amax() for first, last in self._rows])
+        self.presence = torch.maximum(self.presence, joined)
+        return features.masks.float(), drawn
 
     def decode(self, features: tuple[Tensor, Tensor], first: int, last: int) -> Tensor:
         """See ``QueryPredictor.decode``."""
         masks, drawn = features
-        return self._network.draw(masks, drawn[:, first:last])
+        rows = self._rows[first:last]
+        logits = self._network.draw(masks, drawn[:, rows[0][0] : rows[-1][1]])
+        if any(stop - start > 1 for start, stop in rows):
+            begin = rows[0][0]
+            logits = torch.stack([logits[:, a - begin : b - begin].amax(dim=1) for a, b in rows], dim=1)
+        if any(self._bias[first:last]):
+            logits += torch.tensor(self._bias[first:last], device=logits.device)[:, None, None, None]
+        return logits
+
+
+def _half_is_fast(device: torch.device) -> bool:
+    """Whether the device multiplies matrices of bfloat16 in hardware; the network was trained in it."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    return device.type == "cpu" and bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
 
 
 class _Blocks:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from volseg.errors import ModelError
 
@@ -16,6 +16,8 @@ class SearchSettings:
         spacing_mm: of the network's grid, by concept id.
         window: voxels along right, anterior, superior of a window, by spacing.
         overlap: part of a window that the next one repeats.
+        queries: the network's query embeddings whose answers together are a structure, where that is not its own.
+        bias: added to a structure's mask logits.
         presence: a structure whose presence is below it is not there.
 
     Raises:
@@ -24,8 +26,10 @@ class SearchSettings:
 
     spacing_mm: Mapping[str, float]
     window: Mapping[float, tuple[int, int, int]]
-    overlap: float = 0.5
+    overlap: float = 0.25
     presence: float = 0.5
+    queries: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    bias: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         missing = set(self.spacing_mm.values()) - set(self.window)
@@ -38,6 +42,10 @@ class SearchSettings:
     def concepts(self) -> tuple[str, ...]:
         """What can be looked for."""
         return tuple(self.spacing_mm)
+
+    def queries_of(self, concept: str) -> tuple[str, ...]:
+        """The query embeddings that a structure is made of."""
+        return self.queries.get(concept, (concept,))
 
     def by_spacing(self, concepts: tuple[str, ...]) -> dict[float, tuple[str, ...]]:
         """Concepts that are looked for together."""

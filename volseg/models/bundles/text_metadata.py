@@ -42,6 +42,8 @@ class Structure:
         dice: mean Dice on validation cases; None where there is no reference to measure against.
         cases: number of these cases.
         reference: who made the labels that it was measured against.
+        queries: the query embeddings that it is the union of; its own if empty.
+        bias: added to its mask logits.
     """
 
     concept: str
@@ -49,6 +51,8 @@ class Structure:
     dice: float | None = None
     cases: int = 0
     reference: str = ""
+    queries: tuple[str, ...] = ()
+    bias: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class Search:
     """How structures are looked for; see ``SearchSettings``."""
 
     windows: tuple[WindowsAt, ...]
-    overlap: float = 0.5
+    overlap: float = 0.25
     presence: float = 0.5
 
 
@@ -88,6 +92,8 @@ class TextQueryBundle:
             {one.spacing_mm: one.window for one in self.search.windows},
             self.search.overlap,
             self.search.presence,
+            {one.concept: one.queries for one in self.structures if one.queries},
+            {one.concept: one.bias for one in self.structures if one.bias},
         )
 
     @property

@@ -141,7 +141,7 @@ def export_text(weights: dict[str, torch.Tensor], spec: TextQuerySpec, path: Pat
 
     tensors = {n: (v.half() if v.dtype.is_floating_point else v).cpu().contiguous() for n, v in weights.items()}
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt", "spec": spec.to_json()})
+        save_file(tensors, temporary, metadata={"spec": spec.to_json()})  # one entry: their order is not fixed
     return path
 
 
