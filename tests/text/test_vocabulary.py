@@ -114,10 +114,12 @@ def test_left_regions_of_the_atlas_lie_on_the_left(shared_data, vocabulary):
     import nibabel
 
     image = nibabel.load(shared_data / "small" / "debian_colin27" / "aal.nii.gz")
-    values = np.asanyarray(image.dataobj)
+    values = np.asanyarray(image.dataobj).astype(np.int64)
+    labels, x_mm_of_each = values[values > 0], np.argwhere(values > 0) @ image.affine[0, :3] + image.affine[0, 3]
+    sums_mm, voxels = np.bincount(labels, x_mm_of_each), np.bincount(labels)
     for value, concept_id in load_dataset_labels("aal116").items():
-        place = np.argwhere(values == value).mean(axis=0)
-        x_mm = float((image.affine @ [*place, 1.0])[0])
+        assert voxels[value]
+        x_mm = sums_mm[value] / voxels[value]
         side = vocabulary.by_id(concept_id).laterality
         if side is not Laterality.NONE:
             assert (x_mm < 0) == (side is Laterality.LEFT), concept_id
