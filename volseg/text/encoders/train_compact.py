@@ -116,7 +116,7 @@ def train_compact(
         WriteError: the file cannot be written.
     """
     import torch
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     known = vocabulary or load_vocabulary()
     names = names_by_structure(known)
@@ -160,8 +160,19 @@ def train_compact(
         "license": "Apache-2.0",
     }
     with atomic_path(output) as partial:
-        save_file(weights, str(partial), metadata=metadata)
+        partial.write_bytes(sorted_header(save(weights, metadata=metadata)))
     return measured
+
+
+def sorted_header(safetensors: bytes) -> bytes:
+    """The same file with the keys of its header in order.
+
+    The library writes metadata in a random order, and the encoder's hash is that of its file.
+    """
+    size = int.from_bytes(safetensors[:8], "little")
+    header = json.dumps(json.loads(safetensors[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # the numbers stay aligned
+    return len(header).to_bytes(8, "little") + header + safetensors[8 + size :]
 
 
 def names_by_structure(vocabulary: Vocabulary) -> dict[str, tuple[str, ...]]:
