@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -152,7 +153,7 @@ def _print_groups(groups: dict[str, Any]) -> None:
             typer.echo(f" {group}: {curve}: DSC AUC {dsc:.3f}, NSD AUC {nsd:.3f} (of 4)")
 
 
-def _print_table(header: tuple[str, ...], lines: list[tuple[str, ...]]) -> None:
+def _print_table(header: tuple[str, ...], lines: Sequence[tuple[str, ...]]) -> None:
     from rich.console import Console as RichConsole
     from rich.table import Table
 

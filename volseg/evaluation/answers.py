@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,7 @@ def write_answers(path: Path, masks: dict[int, ObjectMask]) -> None:
     """
     from volseg.data import atomic_path
 
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for number, mask in masks.items():
         arrays[f"bits_{number}"] = np.packbits(mask.block)
         arrays[f"place_{number}"] = np.array([mask.start_ijk, mask.block.shape], dtype=np.int64)

@@ -183,4 +183,5 @@ def deepest(
         ]
         depth = np.stack(slices, axis=flat_axis)
     place = np.unravel_index(int(depth.round(DEPTH_DIGITS).argmax()), depth.shape)
-    return np.array(place, dtype=np.int64) + low
+    deepest: NDArray[np.int64] = np.array(place, dtype=np.int64) + low
+    return deepest

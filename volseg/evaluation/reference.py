@@ -139,7 +139,7 @@ def _read_reference(case: EvaluationCase) -> Reference:
         )
     found = sorted({int(value) for layer in layers for value in np.unique(layer)} - {0})
     specs = case.objects or tuple(ObjectSpec(names.get(one, f"label {one}"), (one,)) for one in found)
-    objects = []
+    objects: list[ReferenceObject] = []
     for spec in specs:
         mask = np.zeros(grid.shape, dtype=bool)
         for layer in layers:

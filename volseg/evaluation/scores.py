@@ -51,7 +51,7 @@ def slices_past_ends(answer: ObjectMask, truth: ObjectMask, axis: int) -> float 
         return None
     start, stop = answer.start_ijk[axis], answer.start_ijk[axis] + answer.block.shape[axis]
     first, last = truth.start_ijk[axis], truth.start_ijk[axis] + truth.block.shape[axis]
-    return (max(0, first - start) + max(0, stop - last)) / 2
+    return float(max(0, first - start) + max(0, stop - last)) / 2
 
 
 def within_extent(answer: ObjectMask, truth: ObjectMask, axis: int) -> ObjectMask:

@@ -89,7 +89,9 @@ def _dialogue(reference: Reference, trial: Trial) -> Iterator[Answer]:
     yield from answers
     for step in CLICK_STEPS:
         clicks = {one.item: challenge_click(one.mask, one.item.truth) for one in answers}
-        said = {item: prompts if clicks[item] is None else (*prompts, clicks[item]) for item, prompts in said.items()}
+        said = {
+            item: prompts if (click := clicks[item]) is None else (*prompts, click) for item, prompts in said.items()
+        }
         answers = tuple(trial.repeat(one, step) for one in answers) if not any(clicks.values()) else _label_map(
             trial.ask_all(step, said), grid)  # fmt: skip
         yield from answers

@@ -220,7 +220,7 @@ class MobileSam(Model):
                         break
                     report(progress, 0.0, f"slice {at}")
                     found = self._decode(encoding, view, at, _box_of(previous), [], [])
-                    overlap = np.count_nonzero(found & previous) / max(1, np.count_nonzero(found | previous))
+                    overlap = np.count_nonzero(found & previous) / max(1, int(np.count_nonzero(found | previous)))
                     if overlap < LEAST_OVERLAP:
                         break
                     masks[at] = previous = found
