@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import yaml
 
 from volseg.data.modality import Modality
 from volseg.errors import TrainingError
+from volseg.models.bundles.metadata import read_bundle
 from volseg.networks.sam2.config import Sam2Variant
 from volseg.training.config import NANO_CONFIG, read_config
 
@@ -26,6 +28,14 @@ def test_the_shipped_configuration_reads() -> None:
     assert hippocampus.modality is Modality.MR
     assert hippocampus.objects["whole"] == (1, 2)
     assert sum(config.sampling.weights.values()) == pytest.approx(1)
+
+
+def test_the_shipped_configuration_is_that_of_the_shipped_weights(repository: Path) -> None:
+    config, bundle = read_config(NANO_CONFIG), repository / "bundles" / "sam2_prompted_segmentation"
+    assert config.spec.carry_mask
+    assert read_bundle(bundle).network == config.spec
+    assert read_bundle(bundle).frames == config.frames
+    assert json.loads((bundle / "docs" / "card.json").read_text())["steps"] == config.schedule.steps
 
 
 def test_the_shipped_split_keeps_enough_patients_and_one_kind_of_structure_out() -> None:
