@@ -69,7 +69,7 @@ class Found:
         block = mask.transpose(order)
         flips = [axis for axis in range(3) if matrix[axis, order[axis]] < 0]
         start = ends.min(axis=0).round().astype(int)
-        return np.ascontiguousarray(np.flip(block, flips)), (int(start[0]), int(start[1]), int(start[2]))
+        return np.ascontiguousarray(np.flip(block, tuple(flips))), (int(start[0]), int(start[1]), int(start[2]))
 
 
 class ImageSearch:
@@ -244,10 +244,10 @@ class _Blocks:
         low = np.maximum(np.min(lows, axis=0) - MARGIN, 0)
         high = np.minimum(np.max(highs, axis=0) + MARGIN, self._grid.shape)
         block = np.full(high - low, -127, dtype=np.int8)
-        for start, part in self._parts[row]:
-            first, last = np.maximum(start, low), np.minimum(np.array(start) + part.shape, high)
+        for corner, part in self._parts[row]:
+            first, last = np.maximum(corner, low), np.minimum(np.array(corner) + part.shape, high)
             if (last > first).all():
-                inner = tuple(slice(a, b) for a, b in zip(first - start, last - start, strict=True))
+                inner = tuple(slice(a, b) for a, b in zip(first - corner, last - corner, strict=True))
                 block[tuple(slice(a, b) for a, b in zip(first - low, last - low, strict=True))] = part[inner]
         self._parts[row] = []
         return Found(presence, block, (int(low[0]), int(low[1]), int(low[2])), self._grid)
