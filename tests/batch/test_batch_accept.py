@@ -20,7 +20,7 @@ import pytest
 from batch_cases import label_arrays, make_bad, make_good, sidecars
 from ray_cluster import ray_nodes
 
-pytestmark = [pytest.mark.accept, pytest.mark.timeout(7200)]
+pytestmark = pytest.mark.accept
 
 PART = float(os.environ.get("VOLSEG_ACCEPT_PART", "1"))
 GOOD = max(4, round(190 * PART))

@@ -15,7 +15,6 @@ from volseg.batch.run import run_batch
 from volseg.errors import ModelError
 
 
-@pytest.mark.timeout(600)
 def test_a_cluster_loses_a_worker_and_a_node_and_no_case(tmp_path, plan_of):
     (tmp_path / "in").mkdir()
     make_good(tmp_path / "in", 12)

@@ -121,7 +121,7 @@ def test_results_on_a_multiframe_file(modality: str, tmp_path: Path) -> None:
     write_rtstruct(labels, tmp_path / "a.rtstruct.dcm", [path])
     assert_same(read_rtstruct(tmp_path / "a.rtstruct.dcm", [path]), labels)
     structures = pydicom.dcmread(tmp_path / "a.rtstruct.dcm")
-    contour = structures.ROIContourSequence[3].ContourSequence[0]
+    contour = next(item for item in structures.ROIContourSequence if item.ReferencedROINumber == 20).ContourSequence[0]
     assert contour.ContourImageSequence[0].ReferencedFrameNumber == order.index(4) + 1
     segmentation = pydicom.dcmread(tmp_path / "a.seg.dcm")
     group = segmentation.PerFrameFunctionalGroupsSequence[0]

@@ -137,7 +137,7 @@ class RayExecutor:
             ended, _ = ray.wait(waiting, num_returns=len(waiting), timeout=0)
         for reference in ended:
             actor = next(
-                (item for item in self._actors if reference is item.starting or reference in item.running), None
+                (item for item in self._actors if reference == item.starting or reference in item.running), None
             )
             if actor is not None:  # else it was replaced while another of its cases was looked at
                 events += self._take(actor, reference)
@@ -178,7 +178,7 @@ class RayExecutor:
             result = ray.get(reference)
         except ray.exceptions.RayError as error:
             return self._replace(actor, type(error).__name__)
-        if reference is actor.starting:
+        if reference == actor.starting:
             if result:
                 self.close()
                 raise ModelError(f"a Ray actor could not load the model: {result}")
