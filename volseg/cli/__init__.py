@@ -17,6 +17,7 @@ from volseg.cli.group import VolsegGroup
 from volseg.cli.info import info
 from volseg.cli.ordered import OrderedCommand
 from volseg.cli.segment import segment
+from volseg.cli.serve import serve
 from volseg.cli.train import train
 
 app = typer.Typer(
@@ -33,6 +34,7 @@ app.command("ground")(ground)
 app.command("info")(info)
 app.command("demo")(demo)
 app.command("train")(train)
+app.command("serve")(serve)
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(models.app, name="models")
 app.add_typer(text.app, name="text")
