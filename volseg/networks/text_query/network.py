@@ -86,7 +86,9 @@ class TextQueryNetwork(nn.Module):
         self.mask = nn.Sequential(nn.Linear(spec.width, spec.width), nn.GELU(), nn.Linear(spec.width, features + 1))
         self.presence = nn.Sequential(nn.Linear(spec.width, spec.width), nn.GELU(), nn.Linear(spec.width, 1))
         with torch.no_grad():
-            self.mask[-1].bias[-1] = FIRST_MASK_BIAS
+            last = self.mask[-1]
+            assert isinstance(last, nn.Linear)
+            last.bias[-1] = FIRST_MASK_BIAS
             # At first a query is what it asks for, and hardly how the image was made.
             self.modality.weight.mul_(0.1)
             self.spacing.weight.mul_(0.1)
@@ -176,7 +178,7 @@ class TextQueryNetwork(nn.Module):
         """Mask logits [B, Q, I, J, K] from mask features and embeddings."""
         weights, bias = embeddings[..., :-1].to(masks.dtype), embeddings[..., -1:].to(masks.dtype)
         logits = torch.baddbmm(bias, weights, masks.flatten(2))
-        return logits.unflatten(2, masks.shape[2:])
+        return torch.unflatten(logits, 2, masks.shape[2:])
 
     def forward(
         self, windows: Tensor, queries: Tensor, modality: Modality | Sequence[Modality], spacing_mm: float
@@ -209,7 +211,7 @@ class _Layer(nn.Module):
 
     def _split(self, x: Tensor) -> Tensor:
         """[B, N, D] to [B, heads, N, D / heads]."""
-        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        return torch.unflatten(x, 2, (self.heads, -1)).transpose(1, 2)
 
 
 def _enlarged(features: Tensor, size: Sequence[int]) -> Tensor:

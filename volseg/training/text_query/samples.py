@@ -124,7 +124,9 @@ class Sampler:
         slack = rng.uniform(0, 0.15, 3) * size
         low, high = size / 2 - slack, shape - size / 2 + slack
         middle = shape / 2 + rng.uniform(-0.1, 0.1, 3) * size
-        return np.where(low < high, np.clip(centre, np.minimum(low, high), np.maximum(low, high)), middle)
+        inside = np.clip(centre, np.minimum(low, high), np.maximum(low, high))
+        drawn: NDArray[np.float64] = np.where(low < high, inside, middle)
+        return drawn
 
     def _painted(
         self, group: GroupConfig, volume: TextVolume, image: Tensor, labels: Tensor, rng: np.random.Generator
@@ -272,7 +274,7 @@ def _mirrored(asked: Mapping[str, Truth]) -> dict[str, Truth]:
 def _twins(objects: Mapping[str, Sequence[int]]) -> dict[int, int]:
     """For label ids of right structures, the id of the left one."""
     vocabulary = load_vocabulary()
-    pairs = {}
+    pairs: dict[int, int] = {}
     for concept, ids in objects.items():
         if vocabulary.by_id(concept).laterality is Laterality.RIGHT:
             left = vocabulary.sided(concept, Laterality.LEFT)
