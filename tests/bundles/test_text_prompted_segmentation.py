@@ -46,7 +46,8 @@ def test_the_block_comes_back() -> None:
 def test_every_offered_structure_says_what_it_rests_on() -> None:
     bundle = read_any_bundle(FOLDER)
     assert isinstance(bundle, TextQueryBundle)
-    assert set(one.concept for one in bundle.structures) <= set(bundle.network.concepts)
+    for one in bundle.structures:
+        assert set(one.queries or [one.concept]) <= set(bundle.network.concepts)
     for one in bundle.structures:
         assert one.reference
         assert one.dice is None or one.cases > 0

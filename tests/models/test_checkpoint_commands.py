@@ -56,7 +56,8 @@ def test_convert_into_the_cache_list_and_info(nano: Path, cache: Path) -> None:
     assert json.loads(done.stdout)["license"] == {"spdx": "MIT", "commercial": True, "attribution": "Me"}
     assert json.loads(done.stdout)["folder"] == str(cache / "models" / "mine")
     listed = json.loads(run("list", "--json").stdout)
-    assert [model["name"] for model in listed["models"]] == ["random-walker", "sam2-nano", "mine"]
+    names = [model["name"] for model in listed["models"]]
+    assert names == ["random-walker", "sam2-nano", "text-nano", "mine", "text-then-clicks"]
     assert "sam2.1-tiny" in [model["name"] for model in listed["downloadable"]]
     told = json.loads(run("info", "mine", "--commercial", "--json").stdout)
     assert told["origin"]["sha256"] == file_sha256(nano)
@@ -83,3 +84,13 @@ def test_commercial_refusals_write_nothing(nano: Path, tmp_path: Path, cache: Pa
 def test_info_of_models_without_weights_and_of_nothing() -> None:
     assert "random walker" in run("info", "random-walker").stdout
     assert run("info", "nothing").exit_code == ExitCode.MODEL
+
+
+def test_info_of_every_model_that_is_listed() -> None:
+    names = [card["name"] for card in json.loads(run("list", "--json").stdout)["models"]]
+    assert {"sam2-nano", "text-nano", "text-then-clicks"} <= set(names)
+    for name in names:
+        told = run("info", name)
+        assert told.exit_code == ExitCode.OK, told.output
+        assert name in told.stdout
+    assert "hippocampus (Dice" in run("info", "text-nano").stdout

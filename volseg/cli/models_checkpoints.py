@@ -10,6 +10,7 @@ import typer
 from volseg.cli.console import Console
 
 if TYPE_CHECKING:
+    from volseg.models.bundles.read import Bundle
     from volseg.models.checkpoints.recognise import Checkpoint
 
 JSON = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
@@ -111,7 +112,8 @@ def info(
     json_: JSON = False,
 ) -> None:
     """Show what a model or bundle says about itself: network, licence, hash, origin."""
-    from volseg.models.bundles.metadata import read_bundle
+    from volseg.models.bundles.folders import find_bundle
+    from volseg.models.bundles.read import read_any_bundle
     from volseg.models.checkpoints.convert import require_commercial
     from volseg.models.registry import find_model, model_card
 
@@ -119,7 +121,7 @@ def info(
     card = model_card(model)
     if commercial:
         require_commercial(card.license, model)
-    if model == card.name and not card.weights_sha256:
+    if model == card.name and find_bundle(model) is None:
         from volseg.cli.models import card_to_json
 
         if json_:
@@ -128,26 +130,22 @@ def info(
             typer.echo(f"{card.name} {card.version}: {card.summary}")
         return
     folder = find_model(model)
-    _report(console, folder, read_bundle(folder), json_)
+    _report(console, folder, read_any_bundle(folder), json_)
 
 
-def _report(console: Console, folder: Path, bundle: Any, json_: bool) -> None:
+def _report(console: Console, folder: Path, bundle: Bundle, json_: bool) -> None:
     if json_:
         console.print_json({"folder": str(folder), **bundle.to_json()})
         return
     license = bundle.license
-    origin = bundle.origin
+    terms = "allowed" if license.commercial else "not allowed"
     lines = [
         ("model", f"{bundle.identity.name} {bundle.identity.version}: {bundle.identity.summary}"),
         ("folder", str(folder)),
-        ("network", f"SAM {bundle.network.version} {bundle.network.variant}, {bundle.network.image_size} pixels"),
         ("sha256", bundle.weights.sha256),
-        (
-            "licence",
-            f"{license.spdx or 'unknown'}; commercial use {'allowed' if license.commercial else 'not allowed'}",
-        ),
+        ("licence", f"{license.spdx or 'unknown'}; commercial use {terms}"),
         ("credit", license.attribution),
-        ("origin", " ".join(part for part in (origin.repository, origin.revision, origin.file) if part)),
+        *bundle.facts,
     ]
     for title, text in lines:
         if text:

@@ -94,6 +94,15 @@ class Sam2Bundle:
     origin: Origin = field(default_factory=Origin)
 
     @property
+    def facts(self) -> tuple[tuple[str, str], ...]:
+        """Network and origin in words, by title; empty where there is nothing to say."""
+        network, origin = self.network, self.origin
+        return (
+            ("network", f"SAM {network.version} {network.variant}, {network.image_size} pixels"),
+            ("origin", " ".join(part for part in (origin.repository, origin.revision, origin.file) if part)),
+        )
+
+    @property
     def card(self) -> ModelCard:
         """The card of the model."""
         return ModelCard(

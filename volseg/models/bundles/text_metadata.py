@@ -54,6 +54,13 @@ class Structure:
     queries: tuple[str, ...] = ()
     bias: float = 0.0
 
+    @property
+    def title(self) -> str:
+        """Name and score in words."""
+        name = load_vocabulary().by_id(self.concept).name
+        score = "not scored" if self.dice is None else f"Dice {self.dice:.2f}, n {self.cases}"
+        return f"{name} ({score}; reference: {self.reference or 'unknown'})"
+
 
 @dataclass(frozen=True)
 class Search:
@@ -95,6 +102,12 @@ class TextQueryBundle:
             {one.concept: one.queries for one in self.structures if one.queries},
             {one.concept: one.bias for one in self.structures if one.bias},
         )
+
+    @property
+    def facts(self) -> tuple[tuple[str, str], ...]:
+        """The network and what it knows in words, by title."""
+        network = f"{self.network.backbone} with text queries"
+        return (("network", network), *(("offers", one.title) for one in self.structures))
 
     @property
     def card(self) -> ModelCard:
