@@ -10,7 +10,7 @@ import pytest
 import SimpleITK
 from dicom_files import compressed, edited, write_enhanced, write_patient_series
 from phantom import make_phantom
-from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
+from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless
 
 from volseg.data import describe_image, list_series, read_image
 from volseg.data.dicom import source_files
@@ -106,6 +106,17 @@ def test_a_missing_decoder_names_the_extra(tmp_path: Path, monkeypatch: pytest.M
     decoder = pydicom.pixels.get_decoder(JPEGLSLossless)
     monkeypatch.setattr(decoder, "_available", {})
     with pytest.raises(MissingExtraError, match=r"JPEG-LS.*volseg\[dicom\]"):
+        read_image(tmp_path)
+
+
+def test_a_missing_decoder_under_the_gpl_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    phantom = make_phantom("LPS")
+    paths = write_patient_series(tmp_path, phantom.array, phantom.affine_ras)
+    compressed(paths, RLELossless)
+    for path in paths:
+        edited(path, path, lambda dataset: setattr(dataset.file_meta, "TransferSyntaxUID", JPEGLosslessSV1))
+    monkeypatch.setattr(pydicom.pixels.get_decoder(JPEGLosslessSV1), "_available", {})
+    with pytest.raises(MissingExtraError, match=r"JPEG Lossless.*pylibjpeg-libjpeg"):
         read_image(tmp_path)
 
 

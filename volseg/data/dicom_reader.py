@@ -184,7 +184,9 @@ def _check_decoder(item: SliceHeader) -> None:
                 "convert the files first, for example with dcmdjpeg or gdcmconv"
             ) from error
         if not available:
+            # The one decoder that the extra leaves out, as it is under the GPL.
+            lossless = syntax in (pydicom.uid.JPEGLossless, pydicom.uid.JPEGLosslessSV1)
+            extra = "'volseg[dicom]' pylibjpeg-libjpeg" if lossless else "'volseg[dicom]'"
             raise MissingExtraError(
-                f"{item.path}: its pixels are packed as {syntax.name}, which needs more libraries: "
-                "pip install 'volseg[dicom]'"
+                f"{item.path}: its pixels are packed as {syntax.name}, which needs more libraries: pip install {extra}"
             )
