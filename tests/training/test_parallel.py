@@ -86,13 +86,20 @@ def gradients(training: Training, step: int, rank: int) -> dict[str, torch.Tenso
     return {name: one.grad for name, one in training.state.network.named_parameters()}
 
 
-def test_two_processes_take_the_mean_gradient_and_stay_identical(data_folder: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def weights_of_two(data_folder: Path, tmp_path: Path) -> list[dict[str, torch.Tensor]]:
+    """What each of two processes has after a run in tmp_path/whole; both must be the same."""
     (tmp_path / "config.yaml").write_text(CONFIG)
-    config = read_config(tmp_path / "config.yaml")
     torchrun(tmp_path, "whole", data_folder)
     weights = [torch.load(tmp_path / f"weights-whole-{rank}.pt") for rank in (0, 1)]
     for name, value in weights[0].items():
         assert torch.equal(value, weights[1][name]), name
+    return weights
+
+
+@pytest.mark.usefixtures("weights_of_two")
+def test_two_processes_take_the_mean_gradient_and_stay_identical(data_folder: Path, tmp_path: Path) -> None:
+    config = read_config(tmp_path / "config.yaml")
     saved = [torch.load(tmp_path / f"gradients-0-{rank}.pt") for rank in (0, 1)]
     alone = [gradients(prepare_training(data_folder, tmp_path / f"{r}", config, device="cpu"), 0, r) for r in (0, 1)]
     differ = False
@@ -109,13 +116,19 @@ def test_two_processes_take_the_mean_gradient_and_stay_identical(data_folder: Pa
     # only the first one wrote, and it wrote everything
     assert (tmp_path / "whole/log.jsonl").read_text().count('"final"') == 1
     assert (tmp_path / "whole/configs/metadata.json").is_file()
-    # from the checkpoint after the first step both go on exactly
+
+
+@pytest.mark.accept
+def test_two_processes_go_on_exactly(
+    weights_of_two: list[dict[str, torch.Tensor]], data_folder: Path, tmp_path: Path
+) -> None:
+    """From the checkpoint after the first step."""
     (tmp_path / "resumed").mkdir()
     (tmp_path / "middle.pt").rename(tmp_path / "resumed/checkpoint.pt")
     torchrun(tmp_path, "resumed", data_folder)
     for rank in (0, 1):
         later = torch.load(tmp_path / f"weights-resumed-{rank}.pt")
-        assert all(torch.equal(value, later[name]) for name, value in weights[0].items())
+        assert all(torch.equal(value, later[name]) for name, value in weights_of_two[0].items())
 
 
 def test_all_processes_see_the_same_kind_of_step_and_other_samples(data_folder: Path, tiny_config: TrainConfig) -> None:
