@@ -78,7 +78,7 @@ def test_by_hand() -> None:
     grid = Grid((200, 200, 100), np.diag([0.5, 0.5, 2.0, 1.0]))
     layer = np.zeros(grid.shape, dtype=np.uint8)
     layer[10:20, 5, 7] = 1  # a row of ten voxels
-    layer[100, 100, 50] = 2
+    layer[150, 150, 50] = 2
     i, j, k = np.indices(grid.shape)
     layer[((i - 100) * 0.5) ** 2 + ((j - 60) * 0.5) ** 2 + ((k - 50) * 2.0) ** 2 <= 20.0**2] = 3
     labels = LabelMap(grid, (layer,), tuple(Label(n, f"{n}", (0, 0, 0)) for n in (1, 2, 3, 9)))
