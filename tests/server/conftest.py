@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ class ServerProcess:
     """A server in a process of its own."""
 
     folder: Path
+    limits: dict[str, float] = field(default_factory=dict)
     port: int = 0
     process: Any = None
     url: str = ""
@@ -43,7 +44,7 @@ class ServerProcess:
 
     def start(self):
         heard, told = PROCESSES.Pipe(duplex=False)
-        arguments = (self.port, TOKEN, str(self.gate), {}, str(self.folder / "log"), told)
+        arguments = (self.port, TOKEN, str(self.gate), self.limits, str(self.folder / "log"), told)
         self.process = PROCESSES.Process(target=region_server.serve, args=arguments)
         self.process.start()
         told.close()
@@ -78,6 +79,20 @@ def own_server(tmp_path):
     one = ServerProcess(tmp_path).start()
     yield one
     one.kill()
+
+
+@pytest.fixture
+def server_with(tmp_path):
+    """Starts a server with limits of one's choice."""
+    started = []
+
+    def start(**limits):
+        started.append(ServerProcess(tmp_path, limits).start())
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.kill()
 
 
 @pytest.fixture

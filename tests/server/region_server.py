@@ -57,7 +57,7 @@ def serve(port, token, gate, limits, log, told):
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    logging.basicConfig(level=logging.DEBUG)
+    logging.basicConfig(filename=log, level=logging.DEBUG, force=True)
 
     from volseg.server.run import run_server
 

@@ -350,6 +350,36 @@ def test_a_killed_server_loses_nothing(own_server):
     assert [desk.session.result(number).mask().voxels for number in (first, second)] == [48, 64]
 
 
+def test_an_image_beyond_the_limit_is_not_sent(server_with, monkeypatch):
+    server = server_with(image_bytes=1000)
+    asked = Asked(monkeypatch)
+    with pytest.raises(ServerRefusedError, match="MB of voxels"):
+        connect(server.url, TOKEN, "region", blocks_image())
+    assert not asked.uploads
+
+
+def test_a_session_that_was_idle_is_opened_anew(server_with):
+    server = server_with(idle_s=0.2)
+    with connect(server.url, TOKEN, "region", blocks_image()) as session:
+        number = session.add_object()
+        session.add_prompt(number, FIRST)
+        session.compute()
+        line = Connection(server.url, TOKEN)
+        end = time.monotonic() + 20
+        while (about := line.ask("GET", ""))["sessions"] or about["image_bytes_held"]:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        session.add_prompt(number, SECOND)
+        session.compute()
+        assert session.result(number).mask().voxels == 48 + 64
+
+
+def test_a_full_server_is_one_that_may_answer_later(server_with):
+    server = server_with(sessions=1)
+    with connect(server.url, TOKEN, "region", blocks_image()), pytest.raises(ServerError, match="1 sessions open"):
+        connect(server.url, TOKEN, "region", blocks_image())
+
+
 def test_sigterm_ends_it_within_seconds_also_while_it_computes(own_server):
     own_server.gate.touch()
     session = connect(own_server.url, TOKEN, "region", blocks_image())

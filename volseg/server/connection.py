@@ -52,10 +52,10 @@ class Connection:
             import httpx
         except ImportError as error:
             raise MissingExtraError("a server's client needs httpx: pip install 'volseg[server]'") from error
-        address = url.strip().rstrip("/")
+        address = url.strip()
         self.url = address if "://" in address else f"http://{address}"
-        if not token.strip().isascii():
-            raise ServerRefusedError("a token has plain letters and digits only")
+        if not token.strip() or not token.isascii() or not token.isprintable():
+            raise ServerRefusedError("the token is missing or has other than plain letters and digits")
         try:
             parsed = httpx.URL(self.url)
             # No proxy of the environment: voxels go to the server and nowhere else.
@@ -67,7 +67,7 @@ class Connection:
             )
         except (httpx.InvalidURL, ValueError) as error:
             raise ServerRefusedError(f"{url!r} is no address of a server, such as http://127.0.0.1:8765") from error
-        if parsed.scheme not in ("http", "https") or not parsed.host:
+        if parsed.scheme not in ("http", "https") or not parsed.host or parsed.path.strip("/"):
             raise ServerRefusedError(f"{url!r} is no address of a server, such as http://127.0.0.1:8765")
         if parsed.scheme == "http" and not is_loopback(parsed.host):
             logger.warning("%s is not encrypted: images and token can be read on the way; use an ssh tunnel", self.url)
