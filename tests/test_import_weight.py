@@ -20,6 +20,7 @@ HEAVY = ("torch", "monai", "transformers", "SimpleITK", "itk", "skimage", "matpl
         "volseg.models.base",
         "volseg.text.report",
         "volseg.batch",
+        "volseg.server",
     ],
 )
 def test_importing_is_light(module: str) -> None:

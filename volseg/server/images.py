@@ -159,7 +159,12 @@ class ImageStore:
                     503, SERVER_FULL, f"the server's memory for images is full, {_mb(wanted)} do not fit; try later"
                 )
             self._arriving_bytes += wanted
-        return Upload(head)
+        try:
+            return Upload(head)
+        except MemoryError as error:
+            with self._lock:
+                self._arriving_bytes -= wanted
+            raise Refusal(503, SERVER_FULL, f"the server has no {_mb(wanted)} of memory left; try later") from error
 
     def end(self, upload: Upload, sha256: str | None, image: HeldImage | None) -> None:
         """Keeps the image of an upload, or gives back its room."""

@@ -81,6 +81,7 @@ class ServedSession:
         with self._lock:
             if self.job is not None:
                 self.job.cancelled.set()
+                self.job.prompts = None  # it may stay queued for long
             self._fresh.clear()
             job = self.job = Job(1 if self.job is None else self.job.number + 1, options, prompts, exact)
         self._wake()
@@ -164,6 +165,7 @@ class ServedSession:
 
     def _compute(self, job: Job) -> None:
         started = time.monotonic()
+        prompts = job.prompts
 
         def progress(fraction: float, text: str) -> bool:
             now = time.monotonic()
@@ -177,11 +179,11 @@ class ServedSession:
             self._keep(job, mask, None)
 
         try:
-            if job.prompts is None:
+            if prompts is None:
                 self.engine.encode(job.options, progress)
                 return
-            self._check_extent(job.prompts)
-            results = self.engine.segment(job.options, job.prompts, exact=job.exact, progress=progress, partial=partial)
+            self._check_extent(prompts)
+            results = self.engine.segment(job.options, prompts, exact=job.exact, progress=progress, partial=partial)
         except Cancelled:
             if time.monotonic() - started <= self._limits.job_s:
                 raise
