@@ -83,8 +83,8 @@ def test_an_interrupt_ends_cleanly_and_the_rest_is_done_later(inputs, tmp_path, 
     assert set(sidecars(tmp_path / "out")) == set(label_arrays(tmp_path / "out")) == finished
 
 
-def command(tmp_path: Path, *more: str) -> list[str]:
-    return [str(VOLSEG), "batch", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--threads", "1",
+def command(tmp_path: Path, *more: str, output: str = "out") -> list[str]:
+    return [str(VOLSEG), "batch", str(tmp_path / "in"), "-o", str(tmp_path / output), "--threads", "1",
             "--report", str(tmp_path / "run.json"), *more]  # fmt: skip
 
 
@@ -107,11 +107,14 @@ def test_a_run_that_is_killed_goes_on_where_it_was(inputs, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert sorted(side["status"] for side in sidecars(tmp_path / "out").values()) == ["done"] * 10 + ["failed"] * 2
     assert not list((tmp_path / "out").rglob(".volseg-partial-*"))
-    # All images differ in one voxel far away only, so all label maps are one.
-    arrays = list(label_arrays(tmp_path / "out").values())
+    # Voxel for voxel what a run gives that nobody killed.
+    whole = subprocess.run(command(tmp_path, output="whole"), capture_output=True, text=True, timeout=500, check=False)
+    assert whole.returncode == 10, whole.stderr
+    arrays, expected = label_arrays(tmp_path / "out"), label_arrays(tmp_path / "whole")
     assert len(arrays) == 10
-    assert all(np.array_equal(array, arrays[0]) for array in arrays)
-    assert set(np.unique(arrays[0])) == {0, *SIZES}
+    assert arrays.keys() == expected.keys()
+    assert all(np.array_equal(array, expected[name]) for name, array in arrays.items())
+    assert set(np.unique(arrays["case000"])) == {0, *SIZES}
 
 
 def test_options_that_decide_nothing_are_not_in_the_hash():

@@ -263,7 +263,7 @@ def test_a_bundle_without_a_block_runs_only_when_trusted(bundle: Path, monkeypat
 
 def test_names_and_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VOLSEG_CACHE", str(tmp_path))
-    assert [card.name for card in list_models()] == ["random-walker", "sam2-nano"]
+    assert [card.name for card in list_models()] == ["random-walker", "sam2-nano", "text-nano", "text-then-clicks"]
     with pytest.raises(ModelError, match="there is no model 'nonsense'; known are random-walker, sam2-nano"):
         load_model("nonsense")
     with pytest.raises(ModelError, match="is no bundle"):
@@ -282,5 +282,11 @@ def test_a_damaged_or_unfinished_bundle_in_the_cache_hides_no_other(
         shutil.copytree(CARRIED / "configs", models / name / "configs")
         edit(models / name, lambda data, name=name: data["volseg"]["model"].update(name=name))  # type: ignore[misc]
     edit(models / "damaged", lambda data: data["volseg"].update(format=99))
-    assert [card.name for card in list_models()] == ["random-walker", "sam2-nano", "mine"]
+    assert [card.name for card in list_models()] == [
+        "random-walker",
+        "sam2-nano",
+        "text-nano",
+        "mine",
+        "text-then-clicks",
+    ]
     assert "format 99" in caplog.text
