@@ -137,7 +137,7 @@ def test_ctrl_c_leaves_nothing(image_path, tmp_path, repository):
     assert process.stdout.readline() == "computing\n"
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=240)
     assert process.returncode == ExitCode.CANCELLED, errors
     assert errors.strip() == "error: cancelled; nothing was written"
     assert [path.name for path in tmp_path.iterdir()] == ["ct.nii.gz"]

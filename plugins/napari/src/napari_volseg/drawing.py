@@ -148,7 +148,6 @@ class Drawing(WidgetState):
             return
         entry, grip = grabbed
         self.say(f"moving prompt {entry.entry_id} …")
-        here = start
         yield
         while event.type == "mouse_move":
             event.handled = True
@@ -156,6 +155,8 @@ class Drawing(WidgetState):
             self._on_moving(entry, grip, here - start)
             yield
         event.handled = True
+        # Where the button was let go counts, not where the last move was reported.
+        here = volume.ijk_of_world(layer, self._in_layer_units(event.position))
         self._on_moved(entry, grip, here - start)
 
     def _grab(self, at_ijk: Any) -> tuple[HistoryEntry, Grip] | None:
