@@ -74,7 +74,12 @@ def test_an_interrupt_ends_cleanly_and_the_rest_is_done_later(inputs, tmp_path, 
             done.set()
             os.kill(os.getpid(), signal.SIGINT)
 
-    summary = run_batch(plan_of(), LocalExecutor(1), TROUBLE, progress=interrupt)
+    # Jobs that a shell put into the background inherit that they ignore interrupts.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        summary = run_batch(plan_of(), LocalExecutor(1), TROUBLE, progress=interrupt)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert summary.interrupted
     assert len(summary.done) >= 3
     assert summary.unfinished

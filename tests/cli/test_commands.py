@@ -132,8 +132,10 @@ def test_ctrl_c_leaves_nothing(image_path, tmp_path, repository):
     command = [sys.executable, "-c", SLOW_MODEL, "segment", str(image_path), "-o",
                str(tmp_path / "out.nii.gz"), "--point=-18,34,409", "--overlay", str(tmp_path / "o.png")]  # fmt: skip
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=repository, start_new_session=True
-    )
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=repository, start_new_session=True,
+        # Jobs that a shell put into the background inherit that they ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
     assert process.stdout.readline() == "computing\n"
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)

@@ -104,6 +104,9 @@ class Drawing(WidgetState):
                 self._on_stroke(tool, stroke)
             yield
         event.handled = True
+        if tool is Tool.BOX and len(stroke) > 1:
+            # Where the button was let go counts, not where the last move was reported.
+            stroke.append(volume.ijk_of_world(layer, self._in_layer_units(event.position)))
         self._on_drawn(tool, stroke, positive)
 
     @callback
