@@ -1,26 +1,55 @@
-"""The images of a MONAI batch."""
+"""From a MONAI batch of images and prompts to a batch of labels."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
-from volseg.errors import GeometryError
+from volseg.data.object_mask import ObjectMask
+from volseg.errors import GeometryError, PromptError
+from volseg.geometry import Grid
+from volseg.prompts import PromptSet
 
 if TYPE_CHECKING:
     from monai.data import MetaTensor
 
 
-def images_of(inputs: Tensor) -> list[MetaTensor]:
-    """The images of a batch, each with its own affine; also where the batch was made by hand from one image.
+def segment_batch(
+    inputs: Tensor, prompts: Sequence[str] | str, segment: Callable[[MetaTensor, PromptSet], Iterable[ObjectMask]]
+) -> Tensor:
+    """Segments each image of a batch with its own prompts.
 
     Args:
-        inputs: [B, C, I, J, K] ``MetaTensor``.
+        inputs: [B, 1, I, J, K] ``MetaTensor`` in the images' units; also where it was made by hand from one image.
+        prompts: for each image its prompts as JSON (``PromptSet.dumps``).
+        segment: given an image [1, I, J, K] and its prompts on the image's grid.
+
+    Returns:
+        [B, 1, I, J, K] label values as floats, 0 is background; later objects win where objects overlap.
 
     Raises:
-        GeometryError: the batch has no affine.
+        PromptError: not one prompt string for each image, or a prompt that does not fit.
+        GeometryError: the images have no affine.
     """
+    from monai.data import MetaTensor
+
+    texts = [prompts] if isinstance(prompts, str) else list(prompts)
+    if len(texts) != len(inputs):
+        raise PromptError(f"{len(inputs)} images came with {len(texts)} prompt strings; give one for each")
+    labels = []
+    for image, text in zip(_images(inputs), texts, strict=True):
+        grid = Grid.of(image)
+        values = torch.zeros(tuple(image.shape), dtype=torch.float32)
+        for mask in segment(image, PromptSet.loads(text, grid).on_grid(grid)):
+            values[0][mask.slices][torch.tensor(mask.block)] = float(mask.object_id)
+        labels.append(MetaTensor(values, affine=image.affine, meta=image.meta))
+    return torch.stack(labels)
+
+
+def _images(inputs: Tensor) -> list[MetaTensor]:
     from monai.data import MetaTensor, decollate_batch
 
     if getattr(inputs, "is_batch", False):

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from monai.inferers import Inferer
 from numpy.typing import NDArray
 from torch import Tensor
@@ -20,8 +19,8 @@ from torch.nn.functional import interpolate
 
 from volseg.data.modality import Modality
 from volseg.data.object_mask import ObjectMask
-from volseg.errors import GeometryError, PromptError
 from volseg.geometry import Grid, Plane
+from volseg.inferers.batch import segment_batch
 from volseg.inferers.slices.assemble import PlaneLogits, assemble
 from volseg.inferers.slices.crop import Crop
 from volseg.inferers.slices.encoding import SliceEncoding
@@ -138,20 +137,11 @@ class SlicePropagationInferer(Inferer):  # type: ignore[misc]
             PromptError: not one prompt string for each image, or a prompt that does not fit.
             GeometryError: the images have no affine.
         """
-        from monai.data import MetaTensor
 
-        texts = [prompts] if isinstance(prompts, str) else list(prompts)
-        if len(texts) != len(inputs):
-            raise PromptError(f"{len(inputs)} images came with {len(texts)} prompt strings; give one for each")
-        labels = []
-        for image, text in zip(_images(inputs), texts, strict=True):
-            said = PromptSet.loads(text, Grid.of(image)).on_grid(Grid.of(image))
-            encoding = self.encode(image, network)  # type: ignore[arg-type]
-            values = torch.zeros(tuple(image.shape), dtype=torch.float32)
-            for mask in self.segment(encoding, said):
-                values[0][mask.slices][torch.tensor(mask.block)] = float(mask.object_id)
-            labels.append(MetaTensor(values, affine=image.affine, meta=image.meta))
-        return torch.stack(labels)
+        def segment(image: MetaTensor, said: PromptSet) -> Sequence[ObjectMask]:
+            return self.segment(self.encode(image, network), said)  # type: ignore[arg-type]
+
+        return segment_batch(inputs, prompts, segment)
 
     def encode(self, image: MetaTensor, network: Sam2Network) -> SliceEncoding:
         """Prepares an image [1, I, J, K]; slices are encoded when a prompt needs them."""
@@ -315,19 +305,6 @@ class SlicePropagationInferer(Inferer):  # type: ignore[misc]
             return None
         crop = widened(job.crop, job.prompts, self.zoom)
         return None if crop == job.crop else dataclasses.replace(job, crop=crop, widenings=job.widenings + 1)
-
-
-def _images(inputs: Tensor) -> list[MetaTensor]:
-    """The images of a batch, each with its own affine; also where the batch was made by hand from one image."""
-    from monai.data import MetaTensor, decollate_batch
-
-    if getattr(inputs, "is_batch", False):
-        images: list[MetaTensor] = decollate_batch(inputs)
-        return images
-    affine = getattr(inputs, "affine", None)
-    if affine is None:
-        raise GeometryError("the batch has no affine; give a MetaTensor, as MONAI's LoadImaged makes it")
-    return [MetaTensor(image.as_tensor(), affine=affine, meta=image.meta) for image in inputs]
 
 
 class _Part:

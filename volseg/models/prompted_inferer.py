@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from monai.data import MetaTensor
 from monai.inferers import Inferer
 from torch import Tensor
 
-from volseg.errors import PromptError
-from volseg.geometry import Grid
+from volseg.data.object_mask import ObjectMask
+from volseg.inferers.batch import segment_batch
 from volseg.models.base import Model
 from volseg.prompts import PromptSet
 
@@ -43,17 +42,9 @@ class PromptedInferer(Inferer):  # type: ignore[misc]
         Raises:
             PromptError: not one prompt string for each image, or a prompt that does not fit.
         """
-        from volseg.inferers.batch import images_of
 
-        texts = [prompts] if isinstance(prompts, str) else list(prompts)
-        if len(texts) != len(inputs):
-            raise PromptError(f"{len(inputs)} images came with {len(texts)} prompt strings; give one for each")
-        labels = []
-        for image, text in zip(images_of(inputs), texts, strict=True):
-            values = torch.zeros(tuple(image.shape), dtype=torch.float32)
+        def segment(image: MetaTensor, said: PromptSet) -> Sequence[ObjectMask]:
             with self.model.encode(image) as encoding:
-                result = self.model.segment(encoding, PromptSet.loads(text, Grid.of(image)))
-            for mask in result.masks:
-                values[0][mask.slices][torch.tensor(mask.block)] = float(mask.object_id)
-            labels.append(MetaTensor(values, affine=image.affine, meta=image.meta))
-        return torch.stack(labels)
+                return self.model.segment(encoding, said).masks
+
+        return segment_batch(inputs, prompts, segment)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -16,13 +15,13 @@ from volseg.geometry import Grid
 from volseg.models.base import Encoding, Model, PartialCallback
 from volseg.models.card import ModelCard
 from volseg.models.options import EncodeOptions
+from volseg.models.windowed import WindowedEncoding
 from volseg.progress import ProgressCallback, report
 from volseg.prompts import Box, Lasso, MaskPrompt, PromptedObject, PromptKind, PromptSet
 
 if TYPE_CHECKING:
     from monai.data import MetaTensor
 
-    from volseg.transforms.windows import IntensityWindow
 
 logger = logging.getLogger(__name__)
 
@@ -67,20 +66,8 @@ class RandomWalkerSettings:
     seed_tolerance: float = 0.25
 
 
-class RandomWalkerEncoding(Encoding):
-    """The image and its intensity window; nothing else can be computed before the prompts."""
-
-    @cached_property
-    def window(self) -> IntensityWindow:
-        """The intensity window, chosen when first needed."""
-        from volseg.transforms.windows import choose_window
-
-        return choose_window(self.image, self.options.window, self.options.modality)
-
-    @property
-    def settings(self) -> tuple[tuple[str, str], ...]:
-        """The window and why it was chosen."""
-        return (("window", f"{self.window.low:g},{self.window.high:g} ({self.window.reason})"),)
+class RandomWalkerEncoding(WindowedEncoding):
+    """Nothing else can be computed before the prompts."""
 
 
 class RandomWalker(Model):

@@ -6,7 +6,6 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,13 +20,13 @@ from volseg.models.base import Encoding, Model, PartialCallback
 from volseg.models.baselines import MOBILESAM_FILES
 from volseg.models.card import License, ModelCard
 from volseg.models.options import EncodeOptions
+from volseg.models.windowed import WindowedEncoding
 from volseg.progress import ProgressCallback, report
 from volseg.prompts import Box, MaskPrompt, Point, PromptedObject, PromptKind, PromptSet
 
 if TYPE_CHECKING:
     from monai.data import MetaTensor
 
-    from volseg.transforms.windows import IntensityWindow
 
 SIDE = 1024
 MEAN_RGB = np.array([123.675, 116.28, 103.53], dtype=np.float32) / 255
@@ -59,25 +58,13 @@ class _Said:
     last: int
 
 
-class MobileSamEncoding(Encoding):
+class MobileSamEncoding(WindowedEncoding):
     """Slices that are encoded when first needed."""
 
     def __init__(self, image: MetaTensor, options: EncodeOptions, encoder: Any) -> None:
         super().__init__(image, options)
         self._encoder = encoder
         self._embeddings: OrderedDict[tuple[Plane, int], NDArray[np.float32]] = OrderedDict()
-
-    @cached_property
-    def window(self) -> IntensityWindow:
-        """The intensity window, chosen when first needed."""
-        from volseg.transforms.windows import choose_window
-
-        return choose_window(self.image, self.options.window, self.options.modality)
-
-    @property
-    def settings(self) -> tuple[tuple[str, str], ...]:
-        """The window and why it was chosen."""
-        return (("window", f"{self.window.low:g},{self.window.high:g} ({self.window.reason})"),)
 
     def close(self) -> None:
         """See ``Encoding.close``."""

@@ -15,13 +15,13 @@ from volseg.geometry import Grid
 from volseg.models.base import Encoding, Model, PartialCallback
 from volseg.models.card import ModelCard
 from volseg.models.options import EncodeOptions
+from volseg.models.windowed import WindowedEncoding
 from volseg.progress import ProgressCallback, report
 from volseg.prompts import Box, Prompt, PromptedObject, PromptKind, PromptSet
 
 if TYPE_CHECKING:
     from monai.data import MetaTensor
 
-    from volseg.transforms.windows import IntensityWindow
 
 WALL = -10.0
 """Value of voxels that may not be entered; windowed intensities lie in [0, 1]."""
@@ -50,15 +50,8 @@ class RegionGrowingSettings:
     closing: int = 1
 
 
-class RegionGrowingEncoding(Encoding):
+class RegionGrowingEncoding(WindowedEncoding):
     """The image, windowed and median-filtered when first needed."""
-
-    @cached_property
-    def window(self) -> IntensityWindow:
-        """The intensity window, chosen when first needed."""
-        from volseg.transforms.windows import choose_window
-
-        return choose_window(self.image, self.options.window, self.options.modality)
 
     @cached_property
     def values(self) -> NDArray[np.float32]:
@@ -69,11 +62,6 @@ class RegionGrowingEncoding(Encoding):
         image = SimpleITK.GetImageFromArray(np.ascontiguousarray(windowed.T))
         smooth: NDArray[np.float32] = SimpleITK.GetArrayFromImage(SimpleITK.Median(image, [1, 1, 1])).T
         return smooth
-
-    @property
-    def settings(self) -> tuple[tuple[str, str], ...]:
-        """The window and why it was chosen."""
-        return (("window", f"{self.window.low:g},{self.window.high:g} ({self.window.reason})"),)
 
 
 class RegionGrowing(Model):
