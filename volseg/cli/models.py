@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -27,7 +27,7 @@ def list_(
         console: Console = ctx.obj
         console.print_json(
             {
-                "models": [card_to_json(card) for card in cards],
+                "models": [card.to_json() for card in cards],
                 "downloadable": [
                     {
                         "name": known.name,
@@ -54,27 +54,6 @@ def list_(
     for known in others:
         terms = known.license.spdx + ("" if known.license.commercial else ", not for commercial use")
         typer.echo(f"  {known.name:<24} {known.summary} {terms}")
-
-
-def card_to_json(card: Any) -> dict[str, Any]:
-    """A model's card as plain data."""
-    return {
-        "name": card.name,
-        "version": card.version,
-        "summary": card.summary,
-        "positive": sorted(card.positive),
-        "negative": sorted(card.negative),
-        "volumetric": card.volumetric,
-        "modalities": sorted(card.modalities),
-        "labels": [{"value": label.value, "name": label.name} for label in card.labels],
-        "license": {
-            "spdx": card.license.spdx,
-            "commercial": card.license.commercial,
-            "attribution": card.license.attribution,
-        },
-        "weights_sha256": card.weights_sha256,
-        "random_weights": card.random_weights,
-    }
 
 
 app.command("info")(info)

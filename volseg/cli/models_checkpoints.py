@@ -122,10 +122,8 @@ def info(
     if commercial:
         require_commercial(card.license, model)
     if model == card.name and find_bundle(model) is None:
-        from volseg.cli.models import card_to_json
-
         if json_:
-            console.print_json({"card": card_to_json(card)})
+            console.print_json({"card": card.to_json()})
         else:
             typer.echo(f"{card.name} {card.version}: {card.summary}")
         return

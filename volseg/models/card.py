@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from volseg.data.labelmap import Label
 from volseg.data.modality import Modality
@@ -54,6 +55,34 @@ class ModelCard:
     license: License = License()
     weights_sha256: str = ""
     random_weights: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The card as plain data."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "summary": self.summary,
+            "positive": sorted(self.positive),
+            "negative": sorted(self.negative),
+            "volumetric": self.volumetric,
+            "modalities": sorted(self.modalities),
+            "labels": [
+                {
+                    "value": label.value,
+                    "name": label.name,
+                    "color_rgb": list(label.color_rgb),
+                    "snomed": None if label.snomed is None else [label.snomed.code, label.snomed.meaning],
+                }
+                for label in self.labels
+            ],
+            "license": {
+                "spdx": self.license.spdx,
+                "commercial": self.license.commercial,
+                "attribution": self.license.attribution,
+            },
+            "weights_sha256": self.weights_sha256,
+            "random_weights": self.random_weights,
+        }
 
     def check_serves(self, item: PromptedObject) -> None:
         """Raises ``CapabilityError`` for the first prompt of ``item`` that the model does not serve."""

@@ -21,7 +21,7 @@ from volseg.server.bodies import read_json, read_prompts, receive_image
 from volseg.server.limits import ServerLimits
 from volseg.server.refusal import Refusal
 from volseg.server.sessions import ServedSession, SessionStore
-from volseg.server.wire import API, MAX_NAME, card_to_json, error_to_json, options_from_json
+from volseg.server.wire import API, MAX_NAME, error_to_json, options_from_json
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -96,7 +96,7 @@ class Service:
             )
         stated = modality if modality in list(Modality) else ""
         session = await self.store.open(model, sha256, grid, str(stated))
-        return _json({"session": session.session_id, "card": card_to_json(session.engine.card)}, 201)
+        return _json({"session": session.session_id, "card": session.engine.card.to_json()}, 201)
 
     async def close(self, request: Request) -> Response:
         """``DELETE``: ends a session."""

@@ -74,37 +74,8 @@ def options_from_json(data: Any) -> EncodeOptions:
     return EncodeOptions(window, plane, modality)
 
 
-def card_to_json(card: ModelCard) -> dict[str, Any]:
-    """Plain data of ``card_from_json``."""
-    return {
-        "name": card.name,
-        "version": card.version,
-        "summary": card.summary,
-        "positive": sorted(card.positive),
-        "negative": sorted(card.negative),
-        "volumetric": card.volumetric,
-        "modalities": sorted(card.modalities),
-        "labels": [
-            {
-                "value": label.value,
-                "name": label.name,
-                "color_rgb": list(label.color_rgb),
-                "snomed": None if label.snomed is None else [label.snomed.code, label.snomed.meaning],
-            }
-            for label in card.labels
-        ],
-        "license": {
-            "spdx": card.license.spdx,
-            "commercial": card.license.commercial,
-            "attribution": card.license.attribution,
-        },
-        "weights_sha256": card.weights_sha256,
-        "random_weights": card.random_weights,
-    }
-
-
 def card_from_json(data: Any) -> ModelCard:
-    """Reads what ``card_to_json`` wrote.
+    """Reads what ``ModelCard.to_json`` wrote.
 
     Raises:
         ServerRefusedError: it is none of that, as another version's may be.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import UnionType
@@ -140,28 +140,13 @@ class Sam2Bundle:
         Raises:
             ModelError: of another version or engine, or a setting is missing, unknown or of the wrong type.
         """
-        if not isinstance(block, Mapping):
-            raise ModelError(f"its '{BLOCK}' block is {block!r:.80}; expected an object")
-        if block.get("format") != FORMAT_VERSION or block.get("engine") != ENGINE:
-            raise ModelError(
-                f"it is of format {block.get('format')!r} for the engine {block.get('engine')!r}; this volseg reads "
-                f"format {FORMAT_VERSION} for {ENGINE!r}. Update volseg, or the bundle"
-            )
         parts: dict[str, type[Any]] = {
-            "model": Identity,
-            "license": License,
-            "weights": Weights,
             "network": Sam2Spec,
             "frames": FrameFormat,
             "zoom": ZoomSettings,
             "origin": Origin,
         }
-        unknown = set(block) - {*parts, "format", "engine", "tracking"}
-        if unknown:
-            raise ModelError(f"its '{BLOCK}' block has unknown parts {sorted(unknown)}")
-        read: dict[str, Any] = {
-            name: settings_from_json(kind, block.get(name, {}), name) for name, kind in parts.items()
-        }
+        read = read_parts(block, ENGINE, parts, {"tracking"})
         tracking = block.get("tracking", {})
         if not isinstance(tracking, Mapping):
             raise ModelError(f"its 'tracking' is {tracking!r:.80}; expected an object")
@@ -171,6 +156,32 @@ class Sam2Bundle:
                 f"its frames have {bundle.frames.image_size} pixels a side and its network {bundle.network.image_size}"
             )
         return bundle
+
+
+def read_parts(block: Any, engine: str, parts: Mapping[str, type[Any]], others: Collection[str]) -> dict[str, Any]:
+    """The parts of a ``volseg`` block that are settings, checked, by name.
+
+    Args:
+        block: as it stands in the metadata.
+        engine: that it must be of.
+        parts: what the engine adds to ``model``, ``license`` and ``weights``.
+        others: names of parts that the engine reads itself.
+
+    Raises:
+        ModelError: of another version or engine, or a setting is missing, unknown or of the wrong type.
+    """
+    if not isinstance(block, Mapping):
+        raise ModelError(f"its '{BLOCK}' block is {block!r:.80}; expected an object")
+    if block.get("format") != FORMAT_VERSION or block.get("engine") != engine:
+        raise ModelError(
+            f"it is of format {block.get('format')!r} for the engine {block.get('engine')!r}; expected "
+            f"format {FORMAT_VERSION} for {engine!r}. Update volseg, or the bundle"
+        )
+    every: dict[str, type[Any]] = {"model": Identity, "license": License, "weights": Weights, **parts}
+    unknown = set(block) - {*every, *others, "format", "engine"}
+    if unknown:
+        raise ModelError(f"its '{BLOCK}' block has unknown parts {sorted(unknown)}")
+    return {name: settings_from_json(kind, block.get(name, {}), name) for name, kind in every.items()}
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:

@@ -10,7 +10,14 @@ from typing import Any
 from volseg.data.labelmap import Label
 from volseg.errors import ModelError, PromptError
 from volseg.inferers.text_query.settings import SearchSettings
-from volseg.models.bundles.metadata import FORMAT_VERSION, Identity, Weights, settings_from_json, settings_to_json
+from volseg.models.bundles.metadata import (
+    FORMAT_VERSION,
+    Identity,
+    Weights,
+    read_parts,
+    settings_from_json,
+    settings_to_json,
+)
 from volseg.models.card import License, ModelCard
 from volseg.models.text_query import NEGATIVE_PROMPTS, POSITIVE_PROMPTS
 from volseg.networks.text_query.config import TextQuerySpec
@@ -155,18 +162,7 @@ class TextQueryBundle:
             ModelError: of another version or engine; a setting is missing, unknown or of the wrong type; or a structure
                 is not in the vocabulary.
         """
-        parts: dict[str, type[Any]] = {
-            "model": Identity,
-            "license": License,
-            "weights": Weights,
-            "network": TextQuerySpec,
-        }
-        if not isinstance(block, Mapping) or block.get("format") != FORMAT_VERSION or block.get("engine") != ENGINE:
-            raise ModelError(f"its block is {block!r:.80}; expected format {FORMAT_VERSION} for {ENGINE!r}")
-        unknown = set(block) - {*parts, "format", "engine", "search", "structures"}
-        if unknown:
-            raise ModelError(f"its block has unknown parts {sorted(unknown)}")
-        read = {name: settings_from_json(kind, block.get(name, {}), name) for name, kind in parts.items()}
+        read = read_parts(block, ENGINE, {"network": TextQuerySpec}, {"search", "structures"})
         search = block.get("search")
         if not isinstance(search, Mapping) or not isinstance(search.get("windows"), list):
             raise ModelError(f"its 'search' is {search!r:.80}; expected an object with windows")
