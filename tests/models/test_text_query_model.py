@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from monai.data import MetaTensor
 from torch import Tensor
 
 from tests.grid_strategies import ORIENTATIONS
@@ -121,6 +122,58 @@ def test_words_that_are_not_offered() -> None:
     image = blocks_image()
     with pytest.raises(CapabilityError, match="takes no positive point"):
         model.segment(model.encode(image), PromptSet.of(Grid.of(image), [Point((2, 2, 2), "ijk")]))
+
+
+def both_sides_model(**search: object) -> TextQueryModel:
+    """Offers kidneys without sides: whatever is bright."""
+
+    class Unsided(SidedNetwork):
+        def embeddings(self, concepts):
+            return torch.zeros(len(concepts), 1)
+
+        @staticmethod
+        def draw(masks: Tensor, embeddings: Tensor) -> Tensor:
+            return (masks[:, :1] * 4).expand(-1, embeddings.shape[1], -1, -1, -1)
+
+    labels = (Label(1, "kidney", (9, 9, 9)),)
+    card = ModelCard("words", "1", "for tests", POSITIVE_PROMPTS, NEGATIVE_PROMPTS, labels=labels)
+    settings = SearchSettings({"kidney": 1.0}, {1.0: (32, 32, 32)}, **search)  # type: ignore[arg-type]
+    return TextQueryModel(Unsided(), card, settings)  # type: ignore[arg-type]
+
+
+def bright_boxes(*boxes: tuple[slice, slice, slice]) -> MetaTensor:
+    values = torch.zeros(1, 48, 20, 16)
+    for box in boxes:
+        values[(0, *box)] = 100
+    return MetaTensor(values, affine=torch.eye(4, dtype=torch.float64))
+
+
+def test_a_body_far_from_the_middle_of_the_volume_keeps_its_sides() -> None:
+    image = bright_boxes(np.s_[26:32, 4:12, 4:12], np.s_[38:44, 4:12, 4:12])
+    left, right = (ask(both_sides_model(), image, f"{side} kidney") for side in ("left", "right"))
+    np.testing.assert_array_equal(np.unique(np.argwhere(left.full())[:, 0]), np.arange(26, 32))
+    np.testing.assert_array_equal(np.unique(np.argwhere(right.full())[:, 0]), np.arange(38, 44))
+    assert left.presence == pytest.approx(1.0, abs=1e-3)
+
+
+def test_a_side_that_cannot_be_told_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    values = torch.zeros(1, 24, 20, 16)
+    values[0, 4:18, 4:12, 4:12] = torch.linspace(80, 100, 14)[:, None, None]
+    values[0, 4:8, 4:8, 4:8] = 200
+    image = MetaTensor(values, affine=torch.eye(4, dtype=torch.float64))
+    model = both_sides_model()
+    encoding = model.encode(image, EncodeOptions(window="0,150"))
+    left = model.segment(encoding, PromptSet.of(Grid.of(image), [Text("left kidney")])).masks[0]
+    assert np.array_equal(left.full(), values[0].numpy() > 0)
+    assert left.presence == pytest.approx(0.5, abs=1e-3)
+    assert "may be of the other side" in caplog.text
+    assert any(name == "midline" and value.startswith("unsure") for name, value in encoding.settings)
+
+
+def test_specks_are_left_out() -> None:
+    image = bright_boxes(np.s_[4:14, 4:14, 4:12], np.s_[30:32, 4:6, 4:6])
+    assert ask(both_sides_model(), image, "kidney").voxels == 808
+    assert ask(both_sides_model(least_part=0.1), image, "kidney").voxels == 800
 
 
 # ---- the network's grid

@@ -13,6 +13,7 @@ from volseg.geometry import Grid, all_orientations
 from volseg.text.phrases import resolve
 from volseg.text.query import Query, Selector, SelectorKind
 from volseg.text.selectors import compose, select
+from volseg.transforms.midline import Midline
 
 GRID = Grid((12, 10, 8), np.array([[2.0, 0, 0, -11.0], [0, 2, 0, 5], [0, 0, 3, 100], [0, 0, 0, 1]]))
 """Runs to the right, front and top; the middle between i = 5 and i = 6 lies at x = 0 mm."""
@@ -79,8 +80,9 @@ def test_a_thing_across_the_midline_is_cut_and_one_that_barely_crosses_is_not():
 
 def test_the_midline_can_be_given():
     mask = boxes(LEFT_SMALL)
-    assert not select(mask, GRID, Selector(SelectorKind.LEFT), midline_ras_mm=-12.0).any()
-    np.testing.assert_array_equal(select(mask, GRID, Selector(SelectorKind.RIGHT), midline_ras_mm=-12.0), mask)
+    midline = Midline.at(-12.0)
+    assert not select(mask, GRID, Selector(SelectorKind.LEFT), midline=midline).any()
+    np.testing.assert_array_equal(select(mask, GRID, Selector(SelectorKind.RIGHT), midline=midline), mask)
 
 
 def test_within_counts_holes_and_needs_the_larger_part():

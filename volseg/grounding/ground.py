@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,10 +27,13 @@ from volseg.text.offered import offered_concepts
 from volseg.text.query import Query, recipe
 from volseg.text.report import Finding, Problem, Report, read_report
 from volseg.text.selectors import compose
+from volseg.text.sides import EITHER_SIDE, midline_for
 from volseg.text.vocabulary import load_vocabulary
 
 if TYPE_CHECKING:
     from monai.data import MetaTensor
+
+    from volseg.transforms.midline import Midline
 
 logger = logging.getLogger(__name__)
 
@@ -145,8 +149,16 @@ def ground_report(
     with model.encode(image, options, progress) as encoding:
         masks = _segment(model, encoding, read, attributes, progress)
         settings = encoding.settings
+
+    @cache
+    def seen() -> Midline:
+        from volseg.inferers.text_query.volume import midline_of
+        from volseg.transforms.windows import choose_window
+
+        return midline_of(image, choose_window(image, (options or EncodeOptions()).window))
+
     findings = tuple(
-        _grounded(number, finding, masks, Grid.of(image), card) for number, finding in enumerate(read.findings, 1)
+        _grounded(number, finding, masks, Grid.of(image), card, seen) for number, finding in enumerate(read.findings, 1)
     )
     report(progress, 1.0, "grounded")
     return Grounding(text, Grid.of(image), card, settings, findings, read.problems, read.unread)
@@ -205,7 +217,12 @@ def _prompts(grid: Grid, texts: Mapping[str, str]) -> PromptSet:
 
 
 def _grounded(
-    number: int, finding: Finding, masks: Mapping[str, ObjectMask], grid: Grid, card: ModelCard
+    number: int,
+    finding: Finding,
+    masks: Mapping[str, ObjectMask],
+    grid: Grid,
+    card: ModelCard,
+    seen: Callable[[], Midline],
 ) -> GroundedFinding:
     query = finding.query
     ways = {one: recipe(one, masks) for one in query.concept_ids}
@@ -216,10 +233,15 @@ def _grounded(
         message = f"model {card.name} does not offer {' or '.join(missing)}"
         return GroundedFinding(finding, Status.NOT_OFFERED, empty, None, None, None, None, prompt, message)
     used = {part: masks[part] for way in ways.values() if way is not None for part in way.parts}
-    full = compose(query, {part: mask.full() for part, mask in used.items()}, grid)
+    whole = {part: mask.full() for part, mask in used.items()}
+    midline = midline_for([query], whole, grid, seen)
+    full = compose(query, whole, grid, midline=midline)
     parts = [part for one in query.include if (way := ways[one]) is not None for part in way.parts]
     known = [presence for part in parts if (presence := masks[part].presence) is not None]
     presence = max(known, default=None)
+    unsure = midline is not None and not midline.sure and bool(full.any())
+    if presence is not None and unsure:
+        presence *= EITHER_SIDE
     mask = ObjectMask.of(number, grid, full, presence, owned=True)
     status = Status.FOUND if mask.voxels else Status.NOT_FOUND
     return GroundedFinding(
@@ -231,7 +253,9 @@ def _grounded(
         oriented_box(mask),
         key_slice(mask),
         prompt,
-        _remark(finding, status),
+        "the side cannot be told from this image; what is marked may be the other one"
+        if unsure
+        else _remark(finding, status),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from volseg.prompts import Prompt, PromptedObject, PromptKind, PromptSet, Text
 from volseg.text.phrases import resolve
 from volseg.text.query import Query, recipe
 from volseg.text.selectors import compose
+from volseg.text.sides import EITHER_SIDE, midline_for
 from volseg.text.vocabulary import load_vocabulary
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from volseg.inferers.text_query.settings import SearchSettings
     from volseg.models.prompted_inferer import PromptedInferer
     from volseg.networks.text_query.network import TextQueryNetwork
+
+logger = logging.getLogger(__name__)
 
 POSITIVE_PROMPTS = frozenset({PromptKind.TEXT})
 NEGATIVE_PROMPTS = frozenset({PromptKind.TEXT})
@@ -47,11 +51,13 @@ class TextEncoding(Encoding):
 
     @property
     def settings(self) -> tuple[tuple[str, str], ...]:
-        """The window and why it was chosen, and the modality that queries were told."""
+        """The window and why it was chosen, the modality that queries were told, and the midline if it was needed."""
         window = self.search.window
+        midline = self.search.midline_if_known
         return (
             ("window", f"{window.low:g},{window.high:g} ({window.reason})"),
             ("modality", str(self.search.modality)),
+            *((("midline", str(midline)),) if midline is not None else ()),
         )
 
     def close(self) -> None:
@@ -146,7 +152,7 @@ class TextQueryModel(Model):
         found = encoding.search.find(tuple(parts), progress)
         masks = []
         for item, (adds, takes) in said:
-            mask = self._mask(item.object_id, adds, takes, found, encoding.grid)
+            mask = self._mask(item.object_id, adds, takes, found, encoding.search)
             masks.append(mask)
             if partial is not None:
                 partial(mask)
@@ -166,18 +172,29 @@ class TextQueryModel(Model):
         return tuple(dict.fromkeys(part for one in made if one is not None for part in one.parts))
 
     def _mask(
-        self, object_id: int, adds: Sequence[Query], takes: Sequence[Query], found: dict[str, Found], grid: Grid
+        self,
+        object_id: int,
+        adds: Sequence[Query],
+        takes: Sequence[Query],
+        found: dict[str, Found],
+        search: ImageSearch,
     ) -> ObjectMask:
+        grid = search.grid
         needed = dict.fromkeys(part for query in (*adds, *takes) for part in self._parts(query))
         full = {part: _full(found[part], grid) for part in needed}
+        midline = midline_for((*adds, *takes), full, grid, lambda: search.midline)
         mask = np.zeros(grid.shape, dtype=bool)
         for query in adds:
-            mask |= compose(query, full, grid)
+            mask |= compose(query, full, grid, midline=midline)
         for query in takes:
-            mask &= ~compose(query, full, grid)
+            mask &= ~compose(query, full, grid, midline=midline)
         # Present if any part of what was asked for is.
         wanted = [part for query in adds for part in self._parts(replace(query, exclude=(), selectors=()))]
         presence = max((found[part].presence for part in wanted), default=0.0)
+        if midline is not None and not midline.sure and mask.any():
+            presence *= EITHER_SIDE
+            names = ", ".join(query.describe() for query in adds)
+            logger.warning("%s may be of the other side: %s", names, midline.reason)
         return ObjectMask.of(object_id, grid, mask, presence, owned=True)
 
 

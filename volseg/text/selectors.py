@@ -15,6 +15,7 @@ from volseg.errors import CapabilityError, GeometryError
 from volseg.geometry import Grid
 from volseg.text.query import Query, Selector, SelectorKind, recipe
 from volseg.text.vocabulary import Laterality
+from volseg.transforms.midline import Midline
 
 CUT_SHARE = 0.1
 """A component with at least this share of its voxels on each side of the midline is cut there, else it stays whole."""
@@ -43,7 +44,7 @@ _ENDS = {
 """RAS axis and sign of the end whose components are kept."""
 
 
-def compose(query: Query, masks: Mapping[str, _Mask], grid: Grid, *, midline_ras_mm: float | None = None) -> _Mask:
+def compose(query: Query, masks: Mapping[str, _Mask], grid: Grid, *, midline: Midline | None = None) -> _Mask:
     """The mask of a query.
 
     Args:
@@ -51,7 +52,8 @@ def compose(query: Query, masks: Mapping[str, _Mask], grid: Grid, *, midline_ras
         masks: bool [I, J, K] by concept id; what a model gave. A concept that is missing is made of its parts, or is
             one side of the mask for both, where those are there.
         grid: of the masks.
-        midline_ras_mm: where left and right part, on the axis to the right; the middle of the volume if not given.
+        midline: where left and right part; the middle of the volume if not given. An unsure one parts nothing: what is
+            there may be either side.
 
     Returns:
         A new bool array [I, J, K].
@@ -60,7 +62,7 @@ def compose(query: Query, masks: Mapping[str, _Mask], grid: Grid, *, midline_ras
         CapabilityError: a concept is neither there nor can be made.
         GeometryError: a mask has another shape than the grid.
     """
-    middle = _middle(grid) if midline_ras_mm is None else midline_ras_mm
+    middle = midline or Midline.middle_of(grid)
     result: _Mask = np.zeros(grid.shape, dtype=bool)
     for concept_id in query.include:
         result |= _concept(concept_id, masks, grid, middle)
@@ -69,8 +71,8 @@ def compose(query: Query, masks: Mapping[str, _Mask], grid: Grid, *, midline_ras
     for selector in query.selectors:
         region = None
         if selector.region is not None:
-            region = compose(selector.region, masks, grid, midline_ras_mm=middle)
-        result = select(result, grid, selector, region, midline_ras_mm=middle)
+            region = compose(selector.region, masks, grid, midline=middle)
+        result = select(result, grid, selector, region, midline=middle)
     return result
 
 
@@ -80,7 +82,7 @@ def select(
     selector: Selector,
     region: _Mask | None = None,
     *,
-    midline_ras_mm: float | None = None,
+    midline: Midline | None = None,
 ) -> _Mask:
     """The part of a mask that one selector keeps.
 
@@ -90,7 +92,7 @@ def select(
         selector: what to keep; see ``SelectorKind``. Components are connected by faces, edges or corners.
         region: bool [I, J, K], for ``WITHIN``; holes in it count as part of it, as many an organ's mask leaves its
             lesions out.
-        midline_ras_mm: see ``compose``.
+        midline: see ``compose``.
 
     Returns:
         A new bool array [I, J, K].
@@ -112,9 +114,9 @@ def select(
     if kind in _HALVES:
         axis, sign = _HALVES[kind]
         low, high = _extent_mm(inside, part_grid, axis)
-        result[block] = _half(inside, part_grid, axis, sign, (low + high) / 2)
+        result[block] = _half(inside, part_grid, np.eye(3)[axis], sign, (low + high) / 2)
     elif kind in (SelectorKind.LEFT, SelectorKind.RIGHT):
-        middle = _middle(grid) if midline_ras_mm is None else midline_ras_mm
+        middle = midline or Midline.middle_of(grid)
         result[block] = _side(inside, part_grid, 1 if kind is SelectorKind.RIGHT else -1, middle)
     elif kind is SelectorKind.WITHIN:
         if region is None:
@@ -125,7 +127,16 @@ def select(
     return result
 
 
-def _concept(concept_id: str, masks: Mapping[str, _Mask], grid: Grid, middle: float) -> _Mask:
+def parts_of(mask: _Mask, grid: Grid) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Voxels [N] and centre [N, 3] in RAS mm of each connected component of a mask."""
+    block = _block(mask)
+    if block is None:
+        return np.zeros(0, np.int64), np.zeros((0, 3))
+    inside = mask[block]
+    return _measured(*_components(inside), grid.cropped([part.start for part in block], inside.shape))
+
+
+def _concept(concept_id: str, masks: Mapping[str, _Mask], grid: Grid, middle: Midline) -> _Mask:
     way = recipe(concept_id, masks.keys())
     if way is None:
         known = ", ".join(sorted(masks)) or "nothing"
@@ -136,7 +147,7 @@ def _concept(concept_id: str, masks: Mapping[str, _Mask], grid: Grid, middle: fl
     union: _Mask = np.logical_or.reduce([masks[part] for part in way.parts])
     if way.side is Laterality.NONE:
         return union
-    return select(union, grid, Selector(SelectorKind(way.side)), midline_ras_mm=middle)
+    return select(union, grid, Selector(SelectorKind(way.side)), midline=middle)
 
 
 def _ranked(mask: _Mask, grid: Grid, selector: Selector) -> _Mask:
@@ -157,10 +168,12 @@ def _ranked(mask: _Mask, grid: Grid, selector: Selector) -> _Mask:
     return chosen
 
 
-def _side(mask: _Mask, grid: Grid, sign: int, middle_mm: float) -> _Mask:
+def _side(mask: _Mask, grid: Grid, sign: int, middle: Midline) -> _Mask:
+    if not middle.sure:
+        return mask
     labels, count = _components(mask)
-    near = _half(mask, grid, 0, sign, middle_mm)
-    far = _half(mask, grid, 0, -sign, middle_mm)
+    near = _half(mask, grid, middle.normal, sign, middle.offset_mm)
+    far = _half(mask, grid, middle.normal, -sign, middle.offset_mm)
     sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
     on_near = np.bincount(labels[near], minlength=count + 1)[1:]
     on_far = np.bincount(labels[far], minlength=count + 1)[1:]
@@ -190,27 +203,27 @@ def _within(mask: _Mask, region: _Mask, block: tuple[slice, ...]) -> _Mask:
     return chosen
 
 
-def _half(mask: _Mask, grid: Grid, axis: int, sign: int, limit_mm: float) -> _Mask:
+def _half(mask: _Mask, grid: Grid, direction: NDArray[np.float64], sign: int, limit_mm: float) -> _Mask:
     """The voxels on one side of a plane; those whose centre lies on it are on both sides."""
     slack = TOLERANCE * min(grid.spacing_mm)
     kept = np.empty_like(mask)
-    for i, position_mm in enumerate(_planes(grid, axis)):
+    for i, position_mm in enumerate(_planes(grid, direction)):
         np.logical_and(mask[i], sign * (position_mm - limit_mm) >= -slack, out=kept[i])
     return kept
 
 
 def _extent_mm(mask: _Mask, grid: Grid, axis: int) -> tuple[float, float]:
     low, high = np.inf, -np.inf
-    for i, position_mm in enumerate(_planes(grid, axis)):
+    for i, position_mm in enumerate(_planes(grid, np.eye(3)[axis])):
         occupied = position_mm[mask[i]]
         if occupied.size:
             low, high = min(low, occupied.min()), max(high, occupied.max())
     return float(low), float(high)
 
 
-def _planes(grid: Grid, axis: int) -> Any:
-    """Positions of the voxels' centres on a RAS axis, plane by plane along i: a volume of them would be large."""
-    row = grid.affine_ras[axis]
+def _planes(grid: Grid, direction: NDArray[np.float64]) -> Any:
+    """Positions of the voxels' centres along a RAS direction, plane by plane along i: a volume would be large."""
+    row = direction @ grid.affine_ras[:3]
     j, k = np.arange(grid.shape[1]), np.arange(grid.shape[2])
     plane = row[1] * j[:, None] + row[2] * k[None, :] + row[3]
     for i in range(grid.shape[0]):
@@ -244,7 +257,3 @@ def _block(mask: _Mask) -> tuple[slice, slice, slice] | None:
             return None
         slices.append(slice(int(occupied[0]), int(occupied[-1]) + 1))
     return slices[0], slices[1], slices[2]
-
-
-def _middle(grid: Grid) -> float:
-    return float(grid.to_ras_mm((np.array(grid.shape) - 1) / 2)[0])

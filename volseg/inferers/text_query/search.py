@@ -14,11 +14,12 @@ from torch import Tensor
 from volseg.data.modality import Modality
 from volseg.geometry import Grid
 from volseg.inferers.text_query.settings import SearchSettings
-from volseg.inferers.text_query.volume import LINEAR, network_grid, to_network
+from volseg.inferers.text_query.volume import LINEAR, midline_of, network_grid, to_network
 from volseg.inferers.windows import SlidingWindows, WindowSettings
 from volseg.networks.text_query.channels import make_channels, pad_value
 from volseg.networks.text_query.network import TextQueryNetwork, WindowFeatures
 from volseg.progress import ProgressCallback, report
+from volseg.transforms.midline import Midline
 from volseg.transforms.resample import ResampleWithPromptsd
 from volseg.transforms.windows import IntensityWindow
 
@@ -99,6 +100,14 @@ class ImageSearch:
         self._settings = settings
         self._volumes: dict[float, Tensor] = {}
         self._found: dict[str, Found] = {}
+        self.midline_if_known: Midline | None = None
+
+    @property
+    def midline(self) -> Midline:
+        """Where left and right part, as far as the image says so."""
+        if self.midline_if_known is None:
+            self.midline_if_known = midline_of(self._image, self.window)
+        return self.midline_if_known
 
     def find(self, concepts: tuple[str, ...], progress: ProgressCallback | None = None) -> dict[str, Found]:
         """Looks for structures; those found before are remembered.
@@ -149,9 +158,7 @@ class ImageSearch:
         kept = _Blocks(len(concepts), grid)
         windows.run(self._volumes[spacing], predictor, kept, progress=progress)
         presence = predictor.presence.sigmoid().tolist()
-        return {
-            concept: kept.found(row, presence[row], self._settings.presence) for row, concept in enumerate(concepts)
-        }
+        return {concept: kept.found(row, presence[row], self._settings) for row, concept in enumerate(concepts)}
 
 
 class NetworkPredictor:
@@ -211,10 +218,11 @@ class NetworkPredictor:
 
 
 def _half_is_fast(device: torch.device) -> bool:
-    """Whether the device multiplies matrices of bfloat16 in hardware; the network was trained in it."""
+    """Whether the device multiplies bfloat16 in hardware; the network was trained in it."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
-    return device.type == "cpu" and bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
+    known = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return device.type == "cpu" and any(getattr(torch.cpu, name, lambda: False)() for name in known)
 
 
 class _Blocks:
@@ -230,11 +238,11 @@ class _Blocks:
         for row in torch.nonzero((scaled > -127).flatten(1).any(dim=1))[:, 0].tolist():
             self._parts[row].append((start, scaled[row].numpy()))
 
-    def found(self, row: int, presence: float, threshold: float) -> Found:
+    def found(self, row: int, presence: float, settings: SearchSettings) -> Found:
         """One query's logits around everything above 0; none where it is not present."""
         nothing = Found(presence, np.zeros((0, 0, 0), np.int8), (0, 0, 0), self._grid)
         above = [(np.array(start), part) for start, part in self._parts[row] if (part > 0).any()]
-        if presence < threshold or not above:
+        if presence < settings.presence or not above:
             return nothing
         lows, highs = [], []
         for start, part in above:
@@ -250,4 +258,18 @@ class _Blocks:
                 inner = tuple(slice(a, b) for a, b in zip(first - corner, last - corner, strict=True))
                 block[tuple(slice(a, b) for a, b in zip(first - low, last - low, strict=True))] = part[inner]
         self._parts[row] = []
+        if settings.least_part > 0:
+            _leave_out_specks(block, settings.least_part)
         return Found(presence, block, (int(low[0]), int(low[1]), int(low[2])), self._grid)
+
+
+def _leave_out_specks(logits: NDArray[np.int8], least_part: float) -> None:
+    """Lowers, in place, the pieces above 0 that are smaller than a part of the largest one."""
+    from scipy.ndimage import label
+
+    pieces, count = label(logits > 0, np.ones((3, 3, 3), dtype=bool))
+    sizes = np.bincount(pieces.ravel())
+    small = sizes < least_part * sizes[1:].max(initial=0)
+    small[0] = False
+    if count > 1 and small.any():
+        logits[small[pieces]] = -127

@@ -18,6 +18,7 @@ class SearchSettings:
         overlap: part of a window that the next one repeats.
         queries: the network's query embeddings whose answers together are a structure, where that is not its own.
         bias: added to a structure's mask logits.
+        least_part: pieces of a structure that are smaller than this part of its largest piece are left out.
         presence: a structure whose presence is below it is not there.
 
     Raises:
@@ -28,6 +29,7 @@ class SearchSettings:
     window: Mapping[float, tuple[int, int, int]]
     overlap: float = 0.25
     presence: float = 0.5
+    least_part: float = 0.0
     queries: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     bias: Mapping[str, float] = field(default_factory=dict)
 
@@ -35,8 +37,9 @@ class SearchSettings:
         missing = set(self.spacing_mm.values()) - set(self.window)
         if missing:
             raise ModelError(f"structures are looked for at {sorted(missing)} mm, where no window is given")
-        if not 0 <= self.overlap < 1 or not 0 <= self.presence <= 1:
-            raise ModelError(f"overlap and presence lie from 0 to 1, got {self.overlap} and {self.presence}")
+        if not 0 <= self.overlap < 1 or not 0 <= self.presence <= 1 or not 0 <= self.least_part <= 1:
+            got = (self.overlap, self.presence, self.least_part)
+            raise ModelError(f"overlap, presence and least part lie from 0 to 1, got {got}")
 
     @property
     def concepts(self) -> tuple[str, ...]:

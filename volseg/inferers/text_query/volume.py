@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,8 +11,12 @@ from torch import Tensor
 
 from volseg.geometry import Grid
 from volseg.networks.text_query.channels import RANGE
+from volseg.transforms.midline import Midline, find_midline
 from volseg.transforms.resample import ResampleWithPromptsd
 from volseg.transforms.windows import IntensityWindow
+
+if TYPE_CHECKING:
+    from monai.data import MetaTensor
 
 LINEAR = "bilinear"
 
@@ -49,6 +54,12 @@ def to_network(image: Tensor, grid: Grid, target: Grid, window: IntensityWindow)
             pooled += result[(slice(None), *(slice(o, None, f) for o, f in zip(offset, factors, strict=True)))]
         result = pooled.div_(float(np.prod(factors)))
     return result
+
+
+def midline_of(image: MetaTensor, window: IntensityWindow) -> Midline:
+    """Where left and right part in an image [1, I, J, K] of any orientation; see ``find_midline``."""
+    grid = Grid.of(image)
+    return find_midline(as_ras(image, grid), grid.reoriented("RAS"), window)
 
 
 def as_ras(image: Tensor, grid: Grid) -> Tensor:

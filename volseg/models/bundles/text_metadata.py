@@ -76,6 +76,7 @@ class Search:
     windows: tuple[WindowsAt, ...]
     overlap: float = 0.25
     presence: float = 0.5
+    least_part: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,7 @@ class TextQueryBundle:
             {one.spacing_mm: one.window for one in self.search.windows},
             self.search.overlap,
             self.search.presence,
+            self.search.least_part,
             {one.concept: one.queries for one in self.structures if one.queries},
             {one.concept: one.bias for one in self.structures if one.bias},
         )
@@ -150,6 +152,7 @@ class TextQueryBundle:
                 "windows": [settings_to_json(one) for one in self.search.windows],
                 "overlap": self.search.overlap,
                 "presence": self.search.presence,
+                "least_part": self.search.least_part,
             },
             "structures": [settings_to_json(one) for one in self.structures],
         }
