@@ -14,7 +14,7 @@ from volseg.cli.console import Console
 
 app = typer.Typer(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 
-PROTOCOL_NAMES = ("static", "cvpr25-interactive", "cvpr25-text", "nninteractive-like")
+PROTOCOL_NAMES = ("static", "cvpr25-interactive", "cvpr25-text", "nninteractive-like", "words-clicks")
 
 
 @app.callback()
@@ -51,8 +51,12 @@ def evaluate(
     training_config: Annotated[
         str | None,
         typer.Option(
-            metavar="sam2-nano|FILE", help="Instead of --cases: the validation patients of a training configuration."
+            metavar="sam2-nano|text-nano|FILE",
+            help="Instead of --cases: the validation patients of a training configuration.",
         ),
+    ] = None,
+    groups: Annotated[
+        str | None, typer.Option(metavar="GROUP,GROUP", help="Only cases of these groups, such as hippocampus.")
     ] = None,
     data: Annotated[Path | None, typer.Option(help="With --training-config: the folder its paths start from.")] = None,
     write_cases: Annotated[
@@ -72,7 +76,7 @@ def evaluate(
         raise typer.BadParameter("--model and --output (-o) are needed")
     console: Console = ctx.obj
 
-    from volseg.evaluation.cases import find_cases, limited
+    from volseg.evaluation.cases import find_cases, limited, of_groups
     from volseg.evaluation.cases import write_cases as write
     from volseg.evaluation.validation import validation_cases
 
@@ -82,7 +86,7 @@ def evaluate(
         assert training_config is not None
         assert data is not None
         found = validation_cases(training_config, data)
-    found = limited(found, limit)
+    found = limited(of_groups(found, _names(groups)), limit)
     if write_cases is not None:
         write(found, write_cases)
         typer.echo(f"wrote {write_cases} ({len(found)} cases)")

@@ -101,6 +101,21 @@ def limited(cases: tuple[EvaluationCase, ...], limit: int | None) -> tuple[Evalu
     return tuple(cases[place] for place in sorted(place for _, place in sorted(ranked)[:limit]))
 
 
+def of_groups(cases: tuple[EvaluationCase, ...], groups: tuple[str, ...] | None) -> tuple[EvaluationCase, ...]:
+    """The cases of some groups; all where none are named.
+
+    Raises:
+        EvaluationError: a group has no case.
+    """
+    if groups is None:
+        return cases
+    known = sorted({case.group for case in cases})
+    missing = [one for one in groups if one not in known]
+    if missing:
+        raise EvaluationError(f"no case is of the group {', '.join(missing)}; there is {', '.join(known)}")
+    return tuple(case for case in cases if case.group in groups)
+
+
 def write_cases(cases: tuple[EvaluationCase, ...], table: Path) -> None:
     """Writes a table that ``find_cases`` reads; paths are absolute."""
     from volseg.data import atomic_path

@@ -8,8 +8,9 @@ from volseg.evaluation.protocols.cvpr25 import Cvpr25Interactive
 from volseg.evaluation.protocols.cvpr25_text import Cvpr25Text
 from volseg.evaluation.protocols.nninteractive import NnInteractiveLike
 from volseg.evaluation.protocols.static import Static
+from volseg.evaluation.protocols.words_clicks import WordsClicks
 
-PROTOCOLS: tuple[type[Protocol], ...] = (Static, Cvpr25Interactive, Cvpr25Text, NnInteractiveLike)
+PROTOCOLS: tuple[type[Protocol], ...] = (Static, Cvpr25Interactive, Cvpr25Text, NnInteractiveLike, WordsClicks)
 
 
 def find_protocol(name: str) -> Protocol:

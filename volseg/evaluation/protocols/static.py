@@ -58,18 +58,16 @@ class Static(Protocol):
         for item in reference.objects:
             if BOX in parts or CORRECTED in parts:
                 steps = (BOX, *CORRECTION_STEPS) if CORRECTED in parts else (BOX,)
-                found.append(Dialogue((item,), steps, partial(_dialogue, item, _box, steps)))
+                found.append(Dialogue((item,), steps, partial(corrected, item, _box(item.truth), steps)))
             for part, first in self._FIRST.items():
                 if part in parts:
-                    found.append(Dialogue((item,), (part,), partial(_dialogue, item, first, (part,))))
+                    found.append(Dialogue((item,), (part,), partial(corrected, item, first(item.truth), (part,))))
         return tuple(found)
 
 
-def _dialogue(
-    item: ReferenceObject, first: Callable[[ObjectMask], Prompt], steps: tuple[str, ...], trial: Trial
-) -> Iterator[Answer]:
+def corrected(item: ReferenceObject, first: Prompt, steps: tuple[str, ...], trial: Trial) -> Iterator[Answer]:
     """A first prompt, then clicks; where nothing is wrong any more the answer stays."""
-    answer = trial.ask(item, steps[0], (first(item.truth),))
+    answer = trial.ask(item, steps[0], (first,))
     yield answer
     for step in steps[1:]:
         click = error_click(answer.mask, item.truth)
