@@ -10,9 +10,11 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 from volseg.data.modality import Modality
 from volseg.errors import TrainingError
+from volseg.models.checkpoints.hashing import file_sha256
 from volseg.networks.text_query.config import TextQuerySpec
 from volseg.networks.text_query.network import QueryOutput, TextQueryNetwork
 from volseg.training.config import Precision, SourceConfig
@@ -27,8 +29,16 @@ from volseg.training.text_query.config import (
 )
 from volseg.training.text_query.losses import text_loss
 from volseg.training.text_query.paint import paint_labels
-from volseg.training.text_query.run import CHECKPOINT, WEIGHTS, read_sources, split_groups, train_text
+from volseg.training.text_query.run import (
+    CHECKPOINT,
+    WEIGHTS,
+    learning_rate,
+    read_sources,
+    split_groups,
+    train_text,
+)
 from volseg.training.text_query.samples import Sampler, TextSample
+from volseg.training.text_query.start import take_weights
 from volseg.training.text_query.validate import CaseScore, dice_table, presence_auc
 
 SPEC = TextQuerySpec(widths=(8, 8, 16), width=16, heads=2, layers=1, mask_levels=2, query_width=8)
@@ -122,6 +132,64 @@ def test_samples_depend_on_their_number_alone(folder: Path) -> None:
     assert not torch.equal(a[4].window, a[5].window)
 
 
+def test_what_swells_changes_its_size_and_carries_the_image_along(folder: Path) -> None:
+    plain = config()
+    body = replace(plain.groups[0], swell=("kidney_left",), painted=0.0)
+    sizes: dict[bool, list[int]] = {}
+    for swelling, groups in ((False, plain.groups), (True, (body, *plain.groups[1:]))):
+        for sample in samples(folder, 40, groups=groups, flip=0.0):
+            if "kidney_left" in sample.concepts:
+                target = sample.targets[sample.concepts.index("kidney_left")]
+                sizes.setdefault(swelling, []).append(int(target.sum()))
+                if target.sum() > 100:
+                    # The left one is bright; wherever its surface went, the image went, too.
+                    assert sample.window[0, 1][target].mean() > sample.window[0, 1][~target].mean() + 0.1
+    spread = {swelling: np.percentile(some, 90) for swelling, some in sizes.items()}
+    assert spread[True] > 1.15 * spread[False]
+
+
+def test_concepts_that_cannot_occur_are_asked_for_as_absent(folder: Path) -> None:
+    plain = config()
+    groups = (replace(plain.groups[0], absent=(), nowhere=("brain",)), *plain.groups[1:])
+    asked = [s for s in samples(folder, 40, groups=groups) if "brain" in s.concepts]
+    assert asked
+    assert all(not s.present[s.concepts.index("brain")] for s in asked)
+
+
+def test_the_rate_is_constant_until_the_end() -> None:
+    schedule = TextScheduleConfig(steps=100, warm_up=10, cool_down=20)
+    rates = [learning_rate(step, schedule) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert set(rates[9:80]) == {1.0}
+    assert rates[99] == pytest.approx(0.01 + 0.99 / 20)
+    assert all(a > b for a, b in zip(rates[80:], rates[81:], strict=False))
+    assert [learning_rate(step, replace(schedule, steps=200)) for step in range(80)] == rates[:80]
+
+
+def test_a_run_starts_from_weights_of_other_concepts(folder: Path, tmp_path: Path) -> None:
+    first = train_text(config(steps=2), folder, tmp_path / "first")
+    wanted = config(steps=2)
+    view = replace(wanted.groups[0].views[0], concepts=("kidney", "kidney_left", "spleen"))
+    source = replace(wanted.groups[0].source, objects={"kidney": (1, 2), "kidney_left": (1,), "spleen": (3,)})
+    group = replace(wanted.groups[0], source=source, views=(view,), unknown={}, absent=())
+    second = replace(wanted, groups=(group,), start_sha256=file_sha256(first))
+    with pytest.raises(TrainingError, match="give their file"):
+        train_text(second, folder, tmp_path / "second")
+    network = TextQueryNetwork(replace(SPEC, concepts=second.concepts))
+    before = network.bank.detach().clone()
+    take_weights(network, first, second.start_sha256)
+    with safe_open(first, "pt") as weights:
+        rows = dict(zip(config().concepts, weights.get_tensor("bank").float(), strict=True))
+        assert torch.equal(network.state_dict()["level"], weights.get_tensor("level").float())
+    bank = dict(zip(second.concepts, network.bank.detach(), strict=True))
+    assert torch.equal(bank["kidney_left"], rows["kidney_left"])
+    torch.testing.assert_close(bank["kidney"], (rows["kidney_left"] + rows["kidney_right"]) / 2)
+    assert torch.equal(bank["spleen"], before[second.concepts.index("spleen")])
+    with pytest.raises(TrainingError, match="is not the file"):
+        take_weights(network, first, "0" * 64)
+    assert train_text(second, folder, tmp_path / "second", start=first).is_file()
+
+
 def test_loss_ignores_what_is_not_known() -> None:
     targets = torch.zeros(1, 4, 4, 4, dtype=torch.bool)
     targets[0, :2] = True
@@ -191,7 +259,7 @@ def test_the_shipped_configuration() -> None:
     assert set(nano.validation) == set(read_config(SAM2_CONFIG).validation)
     spacings = looked_for_at(nano)
     assert spacings["hippocampus_anterior"] == 1.0
-    assert spacings["hippocampus_left"] == 1.5
+    assert spacings["hippocampus"] == 1.5
     assert set(spacings.values()) <= {one.spacing_mm for one in windows_at(nano)}
     assert set(spacings) == set(nano.concepts)
     held_out = {"brain_atlas", "body_mr"}

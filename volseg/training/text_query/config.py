@@ -47,6 +47,8 @@ class GroupConfig:
         painted: part of the samples whose intensities are generated from the label map.
         likely: part of the painted samples whose mean intensities follow the real image.
         shell: whether the surroundings of all labels are painted as layers (a head around a brain).
+        swell: concepts that grow or shrink in some of the windows, with what lies around them giving way.
+        nowhere: concepts that cannot occur in these volumes, besides those of ``absent``.
         validate: whether cases on the validation side are scored, also where labels were not drawn by people.
     """
 
@@ -58,6 +60,8 @@ class GroupConfig:
     painted: float = 0.0
     likely: float = 0.5
     shell: bool = False
+    swell: tuple[str, ...] = ()
+    nowhere: tuple[str, ...] = ()
     validate: bool = True
 
 
@@ -73,8 +77,11 @@ class TextScheduleConfig:
         absent: part of the queries that are absent where there are enough.
         learning_rate: peak of AdamW's, for the backbone.
         query_learning_rate: the same for everything else; attention forgets its queries at the backbone's.
+        bank_learning_rate: the same for the query embeddings, each of which is moved only when it is asked for.
         weight_decay: AdamW's.
-        warm_up: steps of linear warm-up; a cosine follows.
+        warm_up: steps of linear warm-up.
+        cool_down: last steps, in which the rate falls linearly to a hundredth. Until they begin the rate is constant,
+            so that a run may be prolonged or ended earlier and is still what its configuration says.
         clip_norm: largest gradient norm.
         ema_decay: of the averaged weights, which are validated and exported.
         foreign: part of the steps that look at a volume at another group's spacing and ask for its structures.
@@ -87,8 +94,10 @@ class TextScheduleConfig:
     absent: float = 0.35
     learning_rate: float = 1e-3
     query_learning_rate: float = 3e-4
+    bank_learning_rate: float = 5e-3
     weight_decay: float = 0.01
     warm_up: int = 50
+    cool_down: int = 300
     clip_norm: float = 1.0
     ema_decay: float = 0.995
     foreign: float = 0.12
@@ -103,6 +112,7 @@ class TextTrainConfig:
         groups: what is trained on and scored.
         validation: patients that are never trained on.
         schedule: how long.
+        start_sha256: of the weights that the run starts from; empty for random ones.
         focus: concepts that are asked for more often than others, with the factor.
         seed: of everything random.
         precision: arithmetic of the backbone.
@@ -114,6 +124,7 @@ class TextTrainConfig:
     groups: tuple[GroupConfig, ...]
     validation: tuple[str, ...]
     schedule: TextScheduleConfig
+    start_sha256: str = ""
     focus: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     seed: int = 0
     precision: Precision = Precision.BFLOAT16

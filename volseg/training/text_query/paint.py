@@ -49,7 +49,9 @@ def paint_labels(
     drawn = rng.uniform(0, 1, 256).astype(np.float32)
     if means is not None:
         contrast, shift = np.exp(rng.normal(0, 0.2)), rng.normal(0, 0.05)
-        drawn = (means * contrast + shift + rng.normal(0, 0.05, 256)).astype(np.float32)
+        # From nearly the contrasts of the real image to only their order.
+        each = rng.normal(0, rng.uniform(0.02, 0.15), 256)
+        drawn = (means * contrast + shift + each).astype(np.float32)
     for one, group in groups.items():
         drawn[one] = drawn[group] + rng.normal(0, 0.02)
     spread = rng.uniform(0, 0.08 if means is not None else 0.12, 256).astype(np.float32)
@@ -79,8 +81,10 @@ def vary(image: Tensor, rng: np.random.Generator, strong: bool) -> Tensor:
     shape = (image.shape[0], image.shape[1], image.shape[2])
     if strong and rng.random() < 0.6:
         image = image * (smooth_noise(rng, shape, (3, 3, 3)) * float(rng.uniform(0, 0.25))).exp()
-    if rng.random() < 0.25:
-        image = blurred(image, float(rng.uniform(0.2, 1.0)))
+    if rng.random() < 0.4:
+        # An averaged template is as smooth as three passes leave an image.
+        for _ in range(int(rng.integers(1, 4))):
+            image = blurred(image, float(rng.uniform(0.2, 1.0)))
     if rng.random() < 0.15:
         axis = int(rng.integers(3))
         size = [max(2, round(n / float(rng.uniform(1.5, 3)))) if a == axis else n for a, n in enumerate(shape)]

@@ -25,6 +25,7 @@ from volseg.training.ema import WeightAverage
 from volseg.training.text_query.config import GroupConfig, TextScheduleConfig, TextTrainConfig
 from volseg.training.text_query.losses import text_loss
 from volseg.training.text_query.samples import Sampler, SampleSource
+from volseg.training.text_query.start import take_weights
 from volseg.training.text_query.volumes import read_text_volumes
 
 logger = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ def train_text(
     *,
     resume: bool = False,
     device: str = "cpu",
+    start: Path | None = None,
     stop: Callable[[int], bool] | None = None,
 ) -> Path:
     """Trains and writes averaged weights as safetensors.
@@ -51,6 +53,7 @@ def train_text(
         output: for checkpoint, log and weights.
         resume: go on from the checkpoint there, exactly as if the run had never stopped.
         device: of the network; windows are made on the CPU.
+        start: the weights that the configuration names by their hash; None where it names none.
         stop: asked after every epoch, given the step; True ends the run before its last step.
 
     Raises:
@@ -59,7 +62,16 @@ def train_text(
     output.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
     spec = replace(config.spec, concepts=config.concepts)
-    network = TextQueryNetwork(spec).to(device)
+    if (start is None) == bool(config.start_sha256):
+        raise TrainingError(
+            f"the configuration starts from the weights {config.start_sha256}; give their file"
+            if start is None
+            else "the configuration starts from random weights, but a file was given"
+        )
+    network = TextQueryNetwork(spec)
+    if start is not None:
+        take_weights(network, start, config.start_sha256)
+    network = network.to(device)
     average = WeightAverage(network, config.schedule.ema_decay)
     optimizer = make_optimizer(network, config.schedule)
     step = 0
@@ -146,23 +158,22 @@ def export_text(weights: dict[str, torch.Tensor], spec: TextQuerySpec, path: Pat
 
 
 def make_optimizer(network: TextQueryNetwork, schedule: TextScheduleConfig) -> torch.optim.Optimizer:
-    """AdamW with one peak for the backbone and another for all that deals with queries."""
+    """AdamW with peaks of their own for the backbone, the query embeddings, and all else that deals with queries."""
     backbone = list(network.pyramid.parameters())
-    known = {id(one) for one in backbone}
+    known = {id(one) for one in (*backbone, network.bank)}
     others = [one for one in network.parameters() if id(one) not in known]
     groups: list[dict[str, Any]] = [
         {"params": backbone, "peak": schedule.learning_rate},
         {"params": others, "peak": schedule.query_learning_rate},
+        {"params": [network.bank], "peak": schedule.bank_learning_rate, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, schedule.learning_rate, weight_decay=schedule.weight_decay)
 
 
 def learning_rate(step: int, schedule: TextScheduleConfig) -> float:
-    """Part of the peak: linear warm-up, then a cosine to a hundredth."""
-    if step < schedule.warm_up:
-        return (step + 1) / schedule.warm_up
-    part = (step - schedule.warm_up) / max(1, schedule.steps - schedule.warm_up)
-    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, part)))
+    """Part of the peak: linear warm-up, a constant rate, and at the end a linear fall to a hundredth."""
+    left = (schedule.steps - step) / max(1, schedule.cool_down)
+    return min(1.0, (step + 1) / max(1, schedule.warm_up), 0.01 + 0.99 * left)
 
 
 def _step(

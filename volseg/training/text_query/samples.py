@@ -22,6 +22,9 @@ from volseg.training.text_query.volumes import SHELL_IDS, TextVolume, Truth
 MIN_VOXELS = 8
 """A structure with fewer voxels in a window is neither present nor absent there."""
 
+MAX_SWELL = 2.0
+"""Voxels that the surface of a swelling structure moves at most."""
+
 
 @dataclass(frozen=True, eq=False)
 class TextSample:
@@ -228,14 +231,22 @@ def _cut(
         bend = float(rng.uniform(0, 3.0))
         cells = (5, 5, 5) if rng.random() < 0.5 else (3, 3, 3)
         grid = grid + torch.stack([smooth_noise(rng, size, cells) for _ in range(3)], dim=-1) * bend
-    shape = torch.tensor(volume.labels.shape, dtype=torch.float32)
-    # grid_sample wants coordinates from -1 to 1, the last axis first.
-    grid = ((grid + torch.from_numpy(centre.astype(np.float32))) / (shape - 1) * 2 - 1).flip(-1)[None]
+    last = torch.tensor(volume.labels.shape, dtype=torch.float32) - 1
+    grid = grid + torch.from_numpy(centre.astype(np.float32))
+    if volume.around is not None and rng.random() < 0.6:
+        away = grid_sample(volume.around.float()[None], _sampled(grid, last), padding_mode="zeros", align_corners=True)
+        grid = grid + away[0].movedim(0, -1) * float(rng.uniform(-MAX_SWELL, MAX_SWELL))
+    grid = _sampled(grid, last)
     image = volume.image.float()[None, None] - volume.pad
     values = grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=True)[0, 0] + volume.pad
     marked = volume.labels.float()[None, None]
     ids = grid_sample(marked, grid, mode="nearest", padding_mode="zeros", align_corners=True)[0, 0]
     return values, ids.to(torch.uint8)
+
+
+def _sampled(grid: Tensor, last: Tensor) -> Tensor:
+    """Voxel coordinates [I, J, K, 3] as ``grid_sample`` wants them: from -1 to 1, the last axis first."""
+    return (grid / last * 2 - 1).flip(-1)[None]
 
 
 def _tissue_means(tissue: Tensor, image: Tensor, means: NDArray[np.float32]) -> NDArray[np.float32]:

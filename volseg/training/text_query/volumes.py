@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,9 @@ PLACES = 400
 
 SHELLS_MM = (2.5, 7.0, 14.0)
 """Outer borders of the layers around everything labelled: fluid, bone, skin."""
+
+SWELL_REACH = 6.0
+"""Voxels from the surface of what swells to where its surroundings hardly move."""
 
 SHELL_IDS = (200, 201, 202)
 """Label ids of these layers."""
@@ -58,6 +61,8 @@ class TextVolume:
         truth: by concept; a concept that is not listed is unknown everywhere.
         places: [N, 3] voxels by concept.
         means: mean intensity of every label id, [256].
+        around: [3, I, J, K] float16, the direction away from what swells, shorter with the distance; None where
+            nothing does.
     """
 
     name: str
@@ -68,6 +73,7 @@ class TextVolume:
     truth: Mapping[str, Truth]
     places: Mapping[str, NDArray[np.int32]]
     means: NDArray[np.float32]
+    around: Tensor | None = None
 
     @property
     def pad(self) -> float:
@@ -93,7 +99,8 @@ def read_text_volumes(
     window = choose_window(image[None], modality=case.source.modality)
     truth = {concept: Truth(ids) for concept, ids in case.source.objects.items()}
     truth |= {concept: Truth((), ids) for concept, ids in group.unknown.items()}
-    truth |= {concept: Truth(()) for concept in absent if concept not in truth}
+    truth |= {concept: Truth(()) for concept in (*absent, *group.nowhere) if concept not in truth}
+    swelling = [one for concept in group.swell for one in case.source.objects[concept]]
     pixels = torch.from_numpy(np.ascontiguousarray(image.astype(np.float32)))[None]
     marked = torch.from_numpy(labels)[None]
     results = []
@@ -113,6 +120,7 @@ def read_text_volumes(
                 truth,
                 _places(ids.numpy(), truth),
                 _means(values.numpy(), ids.numpy()),
+                _around(ids.numpy(), swelling) if swelling else None,
             )
         )
     return tuple(results)
@@ -130,6 +138,16 @@ def _with_shells(ids: Tensor, grid: Grid) -> Tensor:
     free = (array == 0) & (layer < len(SHELLS_MM))
     array[free] = np.array(SHELL_IDS, dtype=np.uint8)[layer[free]]
     return torch.from_numpy(array)
+
+
+def _around(labels: NDArray[np.uint8], ids: Sequence[int]) -> Tensor:
+    from scipy.ndimage import distance_transform_edt, gaussian_filter
+
+    inside = np.isin(labels, ids)
+    distance = distance_transform_edt(~inside) - distance_transform_edt(inside)
+    smooth = gaussian_filter(distance.astype(np.float32), 1.0)
+    away = np.stack(np.gradient(smooth)) * np.exp(-((distance / SWELL_REACH) ** 2))
+    return torch.from_numpy(away.astype(np.float16))
 
 
 def _places(labels: NDArray[np.uint8], truth: Mapping[str, Truth]) -> dict[str, NDArray[np.int32]]:
