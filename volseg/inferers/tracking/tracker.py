@@ -28,9 +28,6 @@ from volseg.networks.sam2.features import FrameFeatures, FrameOutput, MemoryRows
 from volseg.networks.sam2.network import ABSENT_LOGIT, MEMORY_BIAS, Sam2Network
 from volseg.progress import ProgressCallback, report
 
-CPU_KEYS_AT_ONCE = 2048
-"""Memory attention over more keys than this in one call is slower than one row after the other on a CPU (measured)."""
-
 ObjectId = TypeVar("ObjectId", bound=Hashable)
 
 
@@ -261,7 +258,7 @@ class Tracker:
                 at = [row.frame for row in chunk if row.frame is not None]
                 rows_features = features.rows([frames.index(frame) for frame in at])
                 with self.network.inference():
-                    conditioned = self._condition(rows_features, chunk)
+                    conditioned = self.network.condition_on_memory(rows_features, self._memories(chunk))
                     carried, known = self._carried(chunk)
                     output = self._decode(rows_features, conditioned, carried, known)
                     nobody = torch.zeros(len(chunk), dtype=torch.bool, device=self.network.device)
@@ -307,20 +304,6 @@ class Tracker:
         if result.logits is None:
             return torch.full((side, side), MEMORY_BIAS if result.score > 0 else ABSENT_LOGIT, device=device)
         return result.logits.to(device).float()
-
-    def _condition(self, features: FrameFeatures, rows: Sequence[PassRow]) -> Tensor:
-        """Lets rows read their memories: all at once, on a CPU only as many as stay in its caches."""
-        memories, pointers = rows[0].recipe().signature
-        keys = memories * self.network.spec.embedding_size**2 + pointers
-        at_once = max(1, CPU_KEYS_AT_ONCE // keys) if self.network.device.type == "cpu" else len(rows)
-        if at_once >= len(rows):
-            return self.network.condition_on_memory(features, self._memories(rows))
-        parts = []
-        for start in range(0, len(rows), at_once):
-            index = range(start, min(start + at_once, len(rows)))
-            some = [rows[i] for i in index]
-            parts.append(self.network.condition_on_memory(features.rows(index), self._memories(some)))
-        return torch.cat(parts)
 
     def _memories(self, rows: Sequence[PassRow]) -> MemoryRows:
         recipes = [row.recipe() for row in rows]

@@ -19,6 +19,7 @@ from volseg.errors import ModelError
 from volseg.networks.sam2.config import MEMORY_CHANNELS, Sam2Spec, Sam2Variant, Sam2Version, transformers_config
 from volseg.networks.sam2.features import FrameFeatures, FrameOutput, MemoryRows
 from volseg.networks.sam2.initialise import initialise
+from volseg.networks.sam2.memory_attention import read_memories
 from volseg.networks.sam2.nano import ConvVisionEncoder
 from volseg.networks.sam2.prompt_map import draw_prompts
 
@@ -61,9 +62,10 @@ class Sam2Network(nn.Module):
             self._load(state_dict)
         self.requires_grad_(True)
         self.eval()
+        self._read_memories = read_memories
         if compile_parts:
             self.model.vision_encoder.compile()
-            self.model.memory_attention.compile(dynamic=True)
+            self._read_memories = torch.compile(read_memories, dynamic=True)
             self.model.memory_encoder.compile()
 
     def _load(self, state_dict: Mapping[str, Tensor]) -> None:
@@ -111,20 +113,26 @@ class Sam2Network(nn.Module):
         """The image embedding of each row, after it has read its memories: ``[R, width, S / 16, S / 16]``."""
         rows, width, height, breadth = features.embedding.shape
         model = self.model
-        image = features.embedding.flatten(2).permute(2, 0, 1)
+        image = features.embedding.flatten(2).transpose(1, 2)
         image_position = model.vision_encoder.neck.position_encoding(
             torch.Size((1, width, height, breadth)), image.device, torch.float32
         )
+        image_position = image_position.flatten(2).transpose(1, 2)
         memory, position, pointer_tokens = self._memory_tokens(memories)
-        conditioned = model.memory_attention(
-            current_vision_features=image,
-            current_vision_position_embeddings=image_position.flatten(2).permute(2, 0, 1),
-            memory=memory.transpose(0, 1),
-            memory_posision_embeddings=position.transpose(0, 1),
-            num_object_pointer_tokens=pointer_tokens,
-        )
-        result: Tensor = conditioned.reshape(rows, height * breadth, width).transpose(1, 2)
-        return result.reshape(rows, width, height, breadth)
+        if self.training:
+            conditioned = model.memory_attention(
+                current_vision_features=image.transpose(0, 1),
+                current_vision_position_embeddings=image_position.transpose(0, 1),
+                memory=memory.transpose(0, 1),
+                memory_posision_embeddings=position.transpose(0, 1),
+                num_object_pointer_tokens=pointer_tokens,
+            ).reshape(rows, height * breadth, width)
+        else:
+            conditioned = self._read_memories(
+                model.memory_attention, image, image_position, memory, position, pointer_tokens
+            )
+        result: Tensor = conditioned.transpose(1, 2).reshape(rows, width, height, breadth)
+        return result
 
     def _memory_tokens(self, memories: MemoryRows) -> tuple[Tensor, Tensor, int]:
         """All memory tokens ``[R, L, 64]``, their positions alike, and how many of them (the last) are pointers."""
