@@ -25,6 +25,8 @@ import torch  # noqa: E402
 from benchmarks.sam2_cases import CASES, Options, memory_of  # noqa: E402
 from benchmarks.sam2_measure import Outcome  # noqa: E402
 
+ON_GPU = ("one-direction", "eight-objects")
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -50,7 +52,7 @@ def main() -> None:
         f"{device}, {torch.get_num_threads()} torch thread(s), torch {torch.__version__}; medians of interleaved runs"
     )
     outcomes = []
-    names = arguments.only or [name for name in CASES if device.type == "cpu" or name == "one-direction"]
+    names = arguments.only or [name for name in CASES if device.type == "cpu" or name in ON_GPU]
     for name in names:
         for outcome in CASES[name](options):
             outcomes.append(outcome)

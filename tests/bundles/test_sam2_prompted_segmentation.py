@@ -151,6 +151,18 @@ def test_evaluation_is_the_dice_of_the_written_labels(case: dict[str, Path], tmp
     assert (out / "val_mean_dice_raw.csv").is_file()
 
 
+def test_prompts_travel_with_the_image_where_a_program_passes_nothing_else(case: dict[str, Path]) -> None:
+    """As MONAI Label does: it calls ``inferer(image[None], network)``."""
+    made = workflow("inference")
+    made.initialize()
+    data = made.preprocessing({"image": str(case["image"]), "prompts": case["prompts"].read_text()})
+    labels = made.inferer(data["image"][None], made.network_def)
+    assert set(labels.unique().tolist()) == {0, 1, 3}
+    assert torch.equal(labels, made.inferer(data["image"][None], made.network_def, prompts=data["prompts"]))
+    with pytest.raises(PromptError, match="1 images came with 0 prompt strings"):
+        made.inferer(read_image(case["image"])[None], made.network_def)
+
+
 def test_window_and_plane_reach_the_inferer(case: dict[str, Path]) -> None:
     made = workflow("inference", image="x", prompts="x", window="bone", plane="coronal", modality="CT")
     made.initialize()

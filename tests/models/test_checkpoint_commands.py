@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from volseg.cli import app
 from volseg.cli.exit_codes import ExitCode
 from volseg.models.checkpoints.hashing import file_sha256
+from volseg.models.registry import load_model
 from volseg.networks.sam2 import Sam2Spec
 from volseg.networks.sam2.network import Sam2Network
 
@@ -94,3 +95,17 @@ def test_info_of_every_model_that_is_listed() -> None:
         assert told.exit_code == ExitCode.OK, told.output
         assert name in told.stdout
     assert "hippocampus (Dice" in run("info", "text-nano").stdout
+
+
+def test_a_copy_for_monai_label_has_the_same_weights_as_tensors_only(nano: Path, tmp_path: Path) -> None:
+    bundle, copy = tmp_path / "bundle", tmp_path / "copy"
+    run("convert", nano, "-o", bundle, "--image-size", 64, "--license", "MIT", "--attribution", "Me")
+    done = run("monai-label", bundle, "-o", copy)
+    assert done.exit_code == 0, done.output
+    state = torch.load(copy / "models" / "model.pt", weights_only=True)
+    network = load_model(copy, device="cpu").network  # type: ignore[attr-defined]
+    assert network.load_state_dict(state, strict=True)
+    weights = load_file(bundle / "models" / "model.safetensors")
+    assert set(state) == {f"model.{key}" for key in weights}
+    assert all(torch.equal(state[f"model.{key}"], value.float()) for key, value in weights.items())
+    assert run("monai-label", bundle, "-o", copy).exit_code == ExitCode.MODEL  # it is there already

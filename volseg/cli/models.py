@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from volseg.cli.console import Console
-from volseg.cli.models_checkpoints import check, convert, download, info
+from volseg.cli.models_checkpoints import check, convert, download, info, monai_label
 
 app = typer.Typer(help="What can segment, and weights from elsewhere.", no_args_is_help=True)
 
@@ -60,3 +60,4 @@ app.command("info")(info)
 app.command("check")(check)
 app.command("convert")(convert)
 app.command("download")(download)
+app.command("monai-label")(monai_label)

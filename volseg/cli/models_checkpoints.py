@@ -1,4 +1,4 @@
-"""``volseg models check | convert | download | info``: weights from elsewhere."""
+"""``volseg models check | convert | download | info | monai-label``: weights from elsewhere, and to elsewhere."""
 
 from __future__ import annotations
 
@@ -129,6 +129,22 @@ def info(
         return
     folder = find_model(model)
     _report(console, folder, read_any_bundle(folder), json_)
+
+
+def monai_label(
+    ctx: typer.Context,
+    model: Annotated[str, typer.Argument(help="A SAM 2 model's name, or a bundle folder.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the copy.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a folder that is there.")] = False,
+) -> None:
+    """Copy a bundle with its weights as models/model.pt too, without which MONAI Label passes it over."""
+    from volseg.models.bundles.monai_label import write_for_monai_label
+    from volseg.models.registry import find_model
+
+    console: Console = ctx.obj
+    with console.progress("writing the bundle"):
+        write_for_monai_label(find_model(model), output, overwrite=overwrite)
+    typer.echo(f"wrote {output}")
 
 
 def _report(console: Console, folder: Path, bundle: Bundle, json_: bool) -> None:

@@ -12,19 +12,23 @@ from volseg.data.object_mask import ObjectMask
 from volseg.errors import GeometryError, PromptError
 from volseg.geometry import Grid
 from volseg.prompts import PromptSet
+from volseg.transforms.cases import PROMPTS_KEY
 
 if TYPE_CHECKING:
     from monai.data import MetaTensor
 
 
 def segment_batch(
-    inputs: Tensor, prompts: Sequence[str] | str, segment: Callable[[MetaTensor, PromptSet], Iterable[ObjectMask]]
+    inputs: Tensor,
+    prompts: Sequence[str] | str | None,
+    segment: Callable[[MetaTensor, PromptSet], Iterable[ObjectMask]],
 ) -> Tensor:
     """Segments each image of a batch with its own prompts.
 
     Args:
         inputs: [B, 1, I, J, K] ``MetaTensor`` in the images' units; also where it was made by hand from one image.
-        prompts: for each image its prompts as JSON (``PromptSet.dumps``).
+        prompts: for each image its prompts as JSON (``PromptSet.dumps``); None takes those in the images' ``meta``,
+            where ``ReadPromptsd`` notes them.
         segment: given an image [1, I, J, K] and its prompts on the image's grid.
 
     Returns:
@@ -36,11 +40,14 @@ def segment_batch(
     """
     from monai.data import MetaTensor
 
+    images = _images(inputs)
+    if prompts is None:
+        prompts = [str(image.meta[PROMPTS_KEY]) for image in images if PROMPTS_KEY in image.meta]
     texts = [prompts] if isinstance(prompts, str) else list(prompts)
-    if len(texts) != len(inputs):
-        raise PromptError(f"{len(inputs)} images came with {len(texts)} prompt strings; give one for each")
+    if len(texts) != len(images):
+        raise PromptError(f"{len(images)} images came with {len(texts)} prompt strings; give one for each")
     labels = []
-    for image, text in zip(_images(inputs), texts, strict=True):
+    for image, text in zip(images, texts, strict=True):
         grid = Grid.of(image)
         values = torch.zeros(tuple(image.shape), dtype=torch.float32)
         for mask in segment(image, PromptSet.loads(text, grid).on_grid(grid)):

@@ -119,7 +119,12 @@ class SlicePropagationInferer(Inferer):  # type: ignore[misc]
         )
 
     def __call__(
-        self, inputs: Tensor, network: Callable[..., Any], *args: Any, prompts: Sequence[str] | str, **kwargs: Any
+        self,
+        inputs: Tensor,
+        network: Callable[..., Any],
+        *args: Any,
+        prompts: Sequence[str] | str | None = None,
+        **kwargs: Any,
     ) -> Tensor:
         """Segments a batch.
 
@@ -127,7 +132,7 @@ class SlicePropagationInferer(Inferer):  # type: ignore[misc]
             inputs: [B, 1, I, J, K] ``MetaTensor`` in the image's units.
             network: a ``Sam2Network``.
             args: not used; part of MONAI's signature.
-            prompts: for each image its prompts as JSON (``PromptSet.dumps``).
+            prompts: for each image its prompts as JSON (``PromptSet.dumps``), or None for those in its ``meta``.
             kwargs: not used; part of MONAI's signature.
 
         Returns:

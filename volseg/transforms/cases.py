@@ -26,6 +26,9 @@ from volseg.prompts import Box, PromptedObject, PromptSet
 FILE_KEY = "filename_or_obj"
 """MONAI's name for an image's file in its ``meta``; only its stem is used, to name the output."""
 
+PROMPTS_KEY = "volseg_prompts"
+"""An image's prompts in its ``meta``, as JSON, for programs that hand nothing but the image to an inferer."""
+
 VOLUME_SUFFIXES = (".nii.gz", ".seg.nrrd", ".nii", ".nrrd", ".mha", ".mhd")
 
 
@@ -101,6 +104,8 @@ class ReadLabelMapd(MapTransform):  # type: ignore[misc]
 class ReadPromptsd(MapTransform):  # type: ignore[misc]
     """Makes prompts one JSON string with the image's grid, which a ``DataLoader`` can collate.
 
+    The image's ``meta`` gets them too (`PROMPTS_KEY`).
+
     Args:
         keys: where the prompts are: a path, JSON of the prompt schema as text, or the parsed JSON.
         image_key: the image, already read.
@@ -128,6 +133,7 @@ class ReadPromptsd(MapTransform):  # type: ignore[misc]
         grid = Grid.of(case[self.image_key])
         for key in self.key_iterator(case):
             case[key] = self._prompts(case[key], grid).on_grid(grid).dumps()
+            case[self.image_key].meta[PROMPTS_KEY] = case[key]
         return case
 
     def _prompts(self, given: Any, grid: Grid) -> PromptSet:
