@@ -411,10 +411,58 @@ def test_closing_ends_a_running_prediction_and_frees_the_image(desk_of):
     assert heard.events == [], "a closed desk says nothing"
 
 
-def test_a_lost_engine_is_told_and_tried_until_it_is_back(desk_of):
-    class Lost(SessionError, ConnectionError):
-        pass
+class Lost(SessionError, ConnectionError):
+    """As an engine's errors are while its server is away."""
 
+
+def test_an_engine_that_is_away_at_opening_is_waited_for():
+    """Also where it goes away between opening and encoding."""
+    heard, attempts = Heard(), []
+
+    class Flaky(LocalEngine):
+        def encode(self, options, progress=None):
+            attempts.append("encode")
+            if attempts.count("encode") == 1:
+                raise Lost("the server cannot be reached")
+            super().encode(options, progress)
+
+    def open_session(progress):
+        attempts.append("open")
+        if attempts.count("open") == 1:
+            raise Lost("the server cannot be reached")
+        return Session.on(Flaky(RegionModel(), blocks_image()))
+
+    desk = Desk(open_session, heard)
+    heard.wait(Idle)
+    assert attempts == ["open", "open", "encode", "encode"]
+    told = [type(event).__name__ for event in heard.events if not isinstance(event, Working | Painted)]
+    assert told == ["Disconnected", "Connected", "Opened", "Disconnected", "Connected", "Idle"]
+    desk.session.add_prompt(desk.session.add_object(), FIRST)
+    settle(desk, heard)
+    np.testing.assert_array_equal(desk.canvas.array, expected((1, "first")))
+    desk.close()
+
+
+def test_waiting_for_an_engine_ends_when_the_person_or_the_window_does():
+    def never(progress):
+        raise Lost("the server cannot be reached")
+
+    heard = Heard()
+    desk = Desk(never, heard)
+    heard.wait(Disconnected)
+    desk.cancel()
+    assert heard.wait(Failed).fatal
+    desk.close()
+    heard = Heard()
+    desk = Desk(never, heard)
+    heard.wait(Disconnected)
+    start = time.monotonic()
+    desk.close()
+    assert time.monotonic() - start < 2
+    assert not heard.of(Failed)
+
+
+def test_a_lost_engine_is_told_and_tried_until_it_is_back(desk_of):
     class Flaky(LocalEngine):
         away = 0
 

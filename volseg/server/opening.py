@@ -74,9 +74,14 @@ def remote_session(
         model: see ``connect``.
         options: how the model looks at the image.
     """
+    image: MetaTensor | None = None
 
     def open_session(progress: ProgressCallback) -> Session:
-        report(progress, 0.0, "reading the image")
-        return connect(url, token, model, read(), options, progress)
+        nonlocal image
+        if image is None:
+            report(progress, 0.0, "reading the image")
+            image = read()
+        # A desk calls again while the server cannot be reached: the image is not read again.
+        return connect(url, token, model, image, options, progress)
 
     return open_session

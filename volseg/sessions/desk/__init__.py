@@ -8,7 +8,7 @@ from volseg.sessions.desk.autosave import Autosave, FoundAutosave, autosave_fold
 from volseg.sessions.desk.canvas import LabelCanvas
 from volseg.sessions.desk.command import segment_command
 from volseg.sessions.desk.correction import correction_prompts
-from volseg.sessions.desk.desk import Desk
+from volseg.sessions.desk.desk import Desk, OpenSession
 from volseg.sessions.desk.events import (
     Autosaved,
     Connected,
@@ -25,9 +25,11 @@ from volseg.sessions.desk.events import (
     Working,
 )
 from volseg.sessions.desk.opening import local_session
+from volseg.sessions.desk.words import Asked, Term, known_terms, read_phrase
 from volseg.sessions.desk.worklist import Worklist, WorklistCase, holds_dicom
 
 __all__ = [
+    "Asked",
     "Autosave",
     "Autosaved",
     "Connected",
@@ -40,16 +42,20 @@ __all__ = [
     "Idle",
     "LabelCanvas",
     "ObjectSummary",
+    "OpenSession",
     "Opened",
     "Painted",
     "Saved",
     "StateChanged",
+    "Term",
     "Working",
     "Worklist",
     "WorklistCase",
     "autosave_folder",
     "correction_prompts",
     "holds_dicom",
+    "known_terms",
     "local_session",
+    "read_phrase",
     "segment_command",
 ]

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 
@@ -17,9 +17,9 @@ from volseg.errors import Cancelled, SessionError, VolsegError
 from volseg.progress import ProgressCallback
 from volseg.sessions.desk.autosave import Autosave
 from volseg.sessions.desk.canvas import LabelCanvas, merge_preview
+from volseg.sessions.desk.clerk import Clerk, Task
 from volseg.sessions.desk.correction import correction_prompts, painted_mask
 from volseg.sessions.desk.events import (
-    Autosaved,
     Connected,
     DeskEvent,
     Disconnected,
@@ -29,18 +29,13 @@ from volseg.sessions.desk.events import (
     ObjectSummary,
     Opened,
     Painted,
-    Saved,
     StateChanged,
     Working,
 )
-from volseg.sessions.result import ObjectResult
+from volseg.sessions.desk.picture import Picture
 from volseg.sessions.session import ResultKey, Session
-from volseg.sessions.state import SessionState
 
 logger = logging.getLogger(__name__)
-
-AUTOSAVE_DELAY_S = 0.5
-"""Changes that follow each other this quickly are saved together."""
 
 PROGRESS_INTERVAL_S = 0.1
 """Progress is told no more often than this."""
@@ -54,7 +49,7 @@ OpenSession: TypeAlias = Callable[[ProgressCallback], Session]
 Listener: TypeAlias = Callable[[DeskEvent], None]
 """Told what happens, from any thread; must return at once."""
 
-Task: TypeAlias = Callable[[Session], None]
+T = TypeVar("T")
 
 
 class Desk:
@@ -76,26 +71,19 @@ class Desk:
         self._open_session: OpenSession | None = open_session
         self._listener: Listener | None = listener
         self._autosave_folder = autosave_folder
-        self._autosave: Autosave | None = None
         self._session: Session | None = None
-        self._canvas: LabelCanvas | None = None
+        self._picture: Picture | None = None
         self._unsubscribe: Callable[[], None] | None = None
         self._closing = threading.Event()
         self._cancelled = threading.Event()
         self._changed = threading.Event()
-        self._unsaved = threading.Event()
         self._exports: queue.SimpleQueue[tuple[Path, str | None]] = queue.SimpleQueue()
-        self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
-        self._saved_state: SessionState | None = None
-        self._masks: dict[int, tuple[ObjectResult | None, ObjectMask]] = {}
         self._failed: dict[int, ResultKey] = {}
         self._busy = False
         self._told = 0.0
-        self._array_seen: object = None
+        self._clerk = Clerk(lambda: self.session, self._tell)
         self._computer = threading.Thread(target=self._compute, name="volseg-desk", daemon=True)
-        self._clerk = threading.Thread(target=self._do_tasks, name="volseg-clerk", daemon=True)
         self._computer.start()
-        self._clerk.start()
 
     # ---- what there is
 
@@ -117,38 +105,27 @@ class Desk:
         Raises:
             SessionError: it is not open yet.
         """
-        if self._canvas is None:
+        if self._picture is None:
             raise SessionError("the image is still being opened; wait a moment")
-        return self._canvas
+        return self._picture.canvas
 
     @property
     def is_open(self) -> bool:
         """Whether the session takes prompts."""
-        return self._canvas is not None and not self._closing.is_set()
+        return self._picture is not None and not self._closing.is_set()
 
     def summary(self, object_id: int) -> ObjectSummary | None:
         """The object's mask in numbers, None while it is not computed."""
-        result = None if self._session is None else self._session.result(object_id)
-        known = self._masks.get(object_id)
-        if result is None or known is None or known[0] is not result:
-            return None
-        voxels = known[1].voxels
-        return ObjectSummary(
-            voxels, voxels * result.grid.voxel_volume_ml, result.presence, result.seconds, result.exact
-        )
+        return None if self._picture is None else self._picture.summary(object_id)
 
     def mask(self, object_id: int) -> ObjectMask | None:
         """The object's mask as it was last computed, also while a newer one is on its way."""
-        known = self._masks.get(object_id)
-        return None if known is None else known[1]
+        return None if self._picture is None else self._picture.mask(object_id)
 
     @property
     def has_unsaved_changes(self) -> bool:
         """Whether something was said that is not in the file the person saved last."""
-        if self._session is None:
-            return False
-        state = self._session.state
-        return bool(state.objects) and state is not self._saved_state
+        return self._session is not None and self._clerk.is_unsaved(self._session.state)
 
     # ---- what can be asked for
 
@@ -163,19 +140,14 @@ class Desk:
         self._cancelled.clear()
         self._changed.set()
 
-    def save(self, path: str | Path) -> None:
-        """Writes the session; ``Saved`` or ``Failed`` follows."""
-        target = Path(path)
+    def save(self, path: str | Path, *, is_copy: bool = False) -> None:
+        """Writes the session; ``Saved`` or ``Failed`` follows.
 
-        def write(session: Session) -> None:
-            state = session.state
-            session.save(target)
-            self._saved_state = state
-            if self._autosave is not None and session.state is state:
-                self._autosave.discard()
-            self._tell(Saved(target))
-
-        self._tasks.put(write)
+        Args:
+            path: the session file.
+            is_copy: the person does not know the file, so what was unsaved stays so.
+        """
+        self._clerk.save(Path(path), is_copy)
 
     def resume(self, path: str | Path, *, allow_other: bool = False, saved: bool = True) -> None:
         """Puts a saved session in the place of everything; ``StateChanged`` or ``Failed`` follows.
@@ -185,13 +157,7 @@ class Desk:
             allow_other: also one of another model, or of another copy of the image.
             saved: whether the person knows the file, so that nothing is unsaved afterwards.
         """
-
-        def read(session: Session) -> None:
-            session.restore(path, allow_other_image=allow_other, allow_other_model=allow_other)
-            if saved:
-                self._saved_state = session.state
-
-        self._tasks.put(read)
+        self._clerk.resume(Path(path), allow_other, saved)
 
     def correct(self, object_id: int, region: tuple[slice, ...]) -> None:
         """Takes what a brush wrote into the canvas as a correction; ``StateChanged`` or ``Failed`` follows.
@@ -214,14 +180,15 @@ class Desk:
                 self.canvas.repaint(region)
                 self._tell(Painted(False, object_id))
                 raise
-            self._masks[object_id] = (None, painted_mask(mask, added, removed))
+            if self._picture is not None:
+                self._picture.keep(painted_mask(mask, added, removed))
             self._changed.set()
 
-        self._tasks.put(say)
+        self._clerk.do(say)
 
     def do(self, task: Task) -> None:
         """Runs a change of the session that takes longer than a window may wait; ``Failed`` tells its errors."""
-        self._tasks.put(task)
+        self._clerk.do(task)
 
     def export(self, path: str | Path, axcodes: str | None = None) -> None:
         """Computes all masks exactly and writes the label map; ``Exported`` or ``Failed`` follows.
@@ -245,9 +212,9 @@ class Desk:
             self._unsubscribe()
         self._closing.set()
         self._changed.set()
-        self._tasks.put(None)
+        self._clerk.close()
         if timeout_s != 0:
-            for thread in (self._clerk, self._computer):
+            for thread in (self._clerk.thread, self._computer):
                 if thread is not threading.current_thread():
                     thread.join(timeout_s)
 
@@ -278,31 +245,69 @@ class Desk:
                     self._changed.wait()
         finally:
             session.close()
-            self._masks.clear()
+            if self._picture is not None:
+                self._picture.forget()
 
     def _open(self) -> Session:
-        assert self._open_session is not None
-        session = self._open_session(self._progress)
-        # It may hold a window's layer, which must not outlive its window here.
-        self._open_session = None
+        def opened() -> Session:
+            assert self._open_session is not None
+            return self._open_session(self._progress)
+
+        try:
+            session = self._reach(opened)
+        finally:
+            # It may hold a window's layer, which must not outlive its window here.
+            self._open_session = None
         self._progress(0.0, "preparing the image")
+        autosave = None
         if self._autosave_folder is not None:
-            self._autosave = Autosave(self._autosave_folder, session.image_sha256)
-        self._saved_state = session.state
-        self._canvas = LabelCanvas(session.grid)
-        self._array_seen = self._canvas.array
+            autosave = Autosave(self._autosave_folder, session.image_sha256)
+        self._clerk.begin(session, autosave)
         self._session = session
+        self._picture = Picture(session)
         self._unsubscribe = session.subscribe(self._noted)
-        self._tell(Opened(session, self._autosave.found if self._autosave is not None else None))
-        session.encode(self._progress)
-        self._tell(Idle())
+        self._tell(Opened(session, autosave.found if autosave is not None else None))
+        try:
+            self._reach(lambda: session.encode(self._progress))
+        except ConnectionError:
+            # The person gave up waiting; the next prompt tries again.
+            self._tell(Idle(cancelled=True))
+        else:
+            self._tell(Idle())
         return session
+
+    def _reach(self, work: Callable[[], T]) -> T:
+        """Does what needs the engine, again and again until it can be reached.
+
+        Raises:
+            Cancelled: the desk is being closed.
+            ConnectionError: the person cancelled.
+        """
+        attempt = 0
+        while True:
+            try:
+                result = work()
+            except ConnectionError as error:
+                self._tell(Disconnected(error))
+                self._changed.clear()
+                # After the clearing: who closes or cancels sets it last.
+                if not self._closing.is_set() and not self._cancelled.is_set():
+                    self._changed.wait(RETRY_S[min(attempt, len(RETRY_S) - 1)])
+                if self._closing.is_set():
+                    raise Cancelled("the desk is closed") from error
+                if self._cancelled.is_set():
+                    raise
+                attempt += 1
+            else:
+                if attempt:
+                    self._tell(Connected())
+                return result
 
     def _noted(self) -> None:
         """A change was made, in whatever thread."""
         self._cancelled.clear()
         self._changed.set()
-        self._unsaved.set()
+        self._clerk.note_change()
         self._tell(StateChanged())
 
     def _next_step(self, session: Session) -> bool:
@@ -347,8 +352,8 @@ class Desk:
             if not shown and mask.block.size and min(mask.block.shape) == 1:
                 growth_axis = mask.block.shape.index(1)
             shown = True
-            if self._canvas is not None and session.key(object_id) == key:
-                self._show({object_id: merge_preview(before, mask, growth_axis)}, preview=object_id)
+            if self._picture is not None and session.key(object_id) == key:
+                self._tell(self._picture.paint_growing(merge_preview(before, mask, growth_axis)))
 
         try:
             session.compute([object_id], progress, partial)
@@ -371,23 +376,13 @@ class Desk:
     def _wait_for_engine(self, session: Session, error: Exception) -> None:
         """Tries until the engine can be reached, or the person cancels."""
         self._tell(Disconnected(error))
-        attempt = 0
-        while not self._closing.is_set() and not self._cancelled.is_set():
-            if self._closing.wait(RETRY_S[min(attempt, len(RETRY_S) - 1)]):
-                return
-            attempt += 1
-            try:
-                session.encode(self._progress)
-            except Cancelled:
-                return
-            except ConnectionError as again:
-                self._tell(Disconnected(again))
-            except VolsegError as other:
-                # It answers, so it is reached; the next prediction says what is wrong in its context.
-                logger.warning("the engine answers with %s", other)
-                break
-            else:
-                break
+        try:
+            self._reach(lambda: session.encode(self._progress))
+        except (Cancelled, ConnectionError):
+            return
+        except VolsegError as other:
+            # It answers, so it is reached; the next prediction says what is wrong in its context.
+            logger.warning("the engine answers with %s", other)
         self._tell(Connected())
 
     def _export(self, session: Session, path: Path, axcodes: str | None) -> None:
@@ -412,78 +407,11 @@ class Desk:
         else:
             self._tell(Exported(path))
 
-    # ---- what is seen
+    # ---- telling
 
     def _paint(self) -> None:
-        """Shows every object's latest mask; one whose new mask is on its way keeps the old one meanwhile."""
-        assert self._session is not None
-        state = self._session.state
-        masks: dict[int, tuple[ObjectResult | None, ObjectMask]] = {}
-        for item in state.objects:
-            known = self._masks.get(item.object_id)
-            result = self._session.result(item.object_id)
-            if result is not None:
-                masks[item.object_id] = known if known and known[0] is result else (result, result.mask())
-            elif known is not None and state.entries_of(item.object_id):
-                masks[item.object_id] = known
-        self._masks = masks
-        self._show({}, preview=None)
-
-    def _show(self, growing: dict[int, ObjectMask], preview: int | None) -> None:
-        assert self._session is not None
-        canvas = self.canvas
-        state = self._session.state
-        masks = {number: mask for number, (_, mask) in self._masks.items()} | growing
-        ordered = {item.object_id: masks[item.object_id] for item in state.objects if item.object_id in masks}
-        painted = canvas.show(ordered, state.overlap)
-        replaced = canvas.array is not self._array_seen
-        self._array_seen = canvas.array
-        if painted or replaced or preview is None:
-            self._tell(Painted(preview is not None, preview, replaced))
-
-    # ---- the clerk's thread
-
-    def _do_tasks(self) -> None:
-        while not self._closing.is_set():
-            try:
-                task = self._tasks.get(timeout=AUTOSAVE_DELAY_S)
-            except queue.Empty:
-                self._keep()
-                continue
-            if task is not None:
-                self._do(task)
-        while not self._tasks.empty():
-            task = self._tasks.get()
-            if task is not None:
-                self._do(task)
-        self._keep()
-        if self._autosave is not None:
-            self._autosave.close()
-
-    def _do(self, task: Task) -> None:
-        try:
-            task(self.session)
-        except Exception as error:
-            if not isinstance(error, VolsegError):
-                logger.error("a task failed", exc_info=error)
-            self._tell(Failed(error))
-
-    def _keep(self) -> None:
-        """Writes the autosave, if there is something new to keep."""
-        if self._session is None or self._autosave is None or not self._unsaved.is_set():
-            return
-        self._unsaved.clear()
-        if not self.has_unsaved_changes:
-            return
-        try:
-            self._autosave.write(self._session)
-        except VolsegError as error:
-            logger.warning("the autosave failed: %s", error)
-            self._tell(Failed(error))
-        else:
-            self._tell(Autosaved(self._autosave.path))
-
-    # ---- telling
+        assert self._picture is not None
+        self._tell(self._picture.paint())
 
     def _progress(self, fraction: float, text: str) -> bool:
         now = time.monotonic()
@@ -492,7 +420,7 @@ class Desk:
             self._tell(Working(fraction, text))
         return not self._closing.is_set()
 
-    def _tell(self, event: DeskEvent) -> None:
+    def _tell(self, event: DeskEvent | None) -> None:
         listener = self._listener
-        if listener is not None:
+        if listener is not None and event is not None:
             listener(event)
