@@ -14,6 +14,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(REPOSITORY / "tests"))
 sys.path.insert(0, str(REPOSITORY / "tests" / "desk"))
+sys.path.insert(0, str(REPOSITORY / "tests" / "server"))
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("QT_API", "pyqt6")
@@ -83,6 +84,7 @@ def open_window(display):
     import threading
 
     import napari.viewer
+    from qtpy.QtGui import QCursor, QGuiApplication
     from qtpy.QtWidgets import QApplication
     from window_tools import Hand
 
@@ -94,6 +96,8 @@ def open_window(display):
 
         viewer = napari.viewer.Viewer(show=show_viewer)
         viewer.window._qt_window.resize(1380, 900)
+        # Out of the window: the X server reports its own pointer, too, which would end drags of the tests.
+        QCursor.setPos(QGuiApplication.primaryScreen().geometry().bottomRight())
         widget = AnnotateWidget(viewer)
         viewer.window.add_dock_widget(widget, name="volseg", area="right")
         hand = Hand(viewer, widget)
@@ -103,6 +107,8 @@ def open_window(display):
 
     yield make
     for hand in hands:
+        # See AnnotateWidget._before_layer_removed: another window's painting must not suffer.
+        hand.canvas.makeCurrent()
         hand.viewer.close()
     hands.clear()
     for _ in range(20):

@@ -17,9 +17,6 @@ from window_tools import CTRL
 from volseg.data import read_labelmap
 from volseg.prompts import PromptKind
 
-# Real windows under software OpenGL: the X server moves its own pointer in between, and Mesa sometimes dies.
-pytestmark = pytest.mark.flaky(reruns=2)
-
 # What RegionModel answers to a click is the connected voxels of the same value.
 A, B = 100, 200
 

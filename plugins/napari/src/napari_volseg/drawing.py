@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from napari_volseg.bridge import callback
 from napari_volseg.geometry import world_from_data
 from napari_volseg.handles import Grip, closed, dragged, grips_of, shape_of
+from napari_volseg.state import WidgetState
 from napari_volseg.tools import TOOLS, Tool, prompt_of_stroke, reason_against
 from volseg.errors import CapabilityError, SessionError
-from volseg.prompts import Prompt
 from volseg.sessions import HistoryEntry
-
-if TYPE_CHECKING:
-    pass
-
-from napari_volseg.state import WidgetState
 
 GRAB_PIXELS = 10
 """A prompt is grabbed by the mouse within so many pixels on the screen."""
@@ -26,13 +21,6 @@ GRAB_PIXELS = 10
 
 class Drawing(WidgetState):
     """The tools: drawing prompts, moving them, painting on the result."""
-
-    def add_prompt(self, prompt: Prompt) -> None:
-        """Adds a prompt to the chosen object."""
-        raise NotImplementedError
-
-    def _active_or_new(self) -> int:
-        raise NotImplementedError
 
     @callback
     def use_tool(self, tool: Tool | None) -> None:
@@ -60,12 +48,14 @@ class Drawing(WidgetState):
             overlays.labels.n_edit_dimensions = 2
             overlays.labels.selected_label = self._brush_value()
             overlays.labels.mode = "paint"
-        elif tool is not None and self._layer is not None:
+        elif self._layer is not None and (tool is not None or overlays.labels in viewer.layers.selection):
             # A layer in a drawing mode of its own would draw at the same time.
             viewer.layers.selection = {self._layer}
             self._layer.mode = "pan_zoom"
         if tool is not None:
             self.say(TOOLS[tool].hint)
+        elif self.status.text() in {description.hint for description in TOOLS.values()}:
+            self.say("")
 
     def _brush_value(self) -> int:
         active = self.objects.active

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from napari_volseg.bridge import callback
 from napari_volseg.geometry import AFFINE_KEY, LayerVolume, world_from_data
 from napari_volseg.handles import centre_of
+from napari_volseg.state import WidgetState
 from napari_volseg.tools import extended_box
 from volseg.data.labelmap import OverlapPolicy
 from volseg.errors import PromptError, SessionError
 from volseg.prompts import Box, MaskPrompt, Prompt, Text
 from volseg.sessions import Session
+from volseg.sessions.desk import Term, known_terms, read_phrase
+from volseg.text.lexicon import load_lexicon
 from volseg.transforms.windows import PERCENTILE_NAME, choose_window, parse_window
-
-if TYPE_CHECKING:
-    pass
-
-from napari_volseg.state import WidgetState
 
 
 class Editing(WidgetState):
@@ -41,16 +38,39 @@ class Editing(WidgetState):
 
     @callback
     def add_text(self) -> None:
-        """Adds the words in the text line."""
-        words = self.text_line.text().strip()
-        if not words:
+        """Adds the words in the text line.
+
+        What belongs begins an object for each thing that is listed; the first takes the chosen object if nothing was
+        said about it yet. What does not belong is taken from the chosen object.
+        """
+        text = self.text_line.text().strip()
+        if not text:
             raise PromptError("write what to look for")
-        if self.objects.active is None:
-            number = self.session.add_object(words)
-            self.objects.show_objects(self.session.objects)
-            self.objects.activate(number)
-        self.add_prompt(Text(words, self.positive))
+        session, active = self.session, self.objects.active
+        asked = read_phrase(text, session.card)
+        if not self.positive:
+            self.add_prompt(Text(text, positive=False))
+            self.text_line.clear()
+            return
+        for one in asked:
+            if active is None or session.state.entries_of(active):
+                active = session.add_object(one.name)
+            elif not session.state.object(active).name:
+                session.rename_object(active, one.name)
+            session.add_prompt(active, Text(one.words))
+        self.objects.show_objects(session.objects)
+        self.objects.activate(active)
         self.text_line.clear()
+        self.say(f"looking for {', '.join(one.name for one in asked)} …")
+
+    def _find_terms(self, session: Session) -> None:
+        """Reads the vocabulary, in a task of the desk: the first time takes longer than a window may wait."""
+        load_lexicon()
+        self.terms_found.emit(known_terms(session.card))
+
+    @callback
+    def _on_terms_found(self, terms: tuple[Term, ...]) -> None:
+        self.text_line.show_terms(terms)
 
     @callback
     def extend_box(self) -> None:

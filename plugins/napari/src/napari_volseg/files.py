@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari.layers import Image
 from qtpy.QtGui import QGuiApplication
 from qtpy.QtWidgets import QFileDialog
 
 from napari_volseg.bridge import callback
 from napari_volseg.keys import FILE_AXCODES_KEY, PATH_KEY
+from napari_volseg.state import WidgetState
 from volseg.data.labelmap import OverlapPolicy
 from volseg.errors import SessionError
 from volseg.sessions.desk import (
@@ -20,22 +20,12 @@ from volseg.sessions.desk import (
 if TYPE_CHECKING:
     from napari.layers import Layer
 
-from napari_volseg.state import WidgetState
-
 SESSION_FILTER = "volseg session (*.json)"
 EXPORT_FILTER = "3D Slicer segmentation (*.seg.nrrd);;NIfTI (*.nii.gz);;NRRD (*.nrrd);;MetaImage (*.mha)"
 
 
 class Files(WidgetState):
     """What is saved, opened and copied."""
-
-    def open_image(self, layer: Image | None, resume: Path | None = None) -> None:
-        """Opens an image layer."""
-        raise NotImplementedError
-
-    def close_image(self) -> None:
-        """Ends the session of the open image."""
-        raise NotImplementedError
 
     @callback
     def save(self, path: str | Path | None = None) -> None:

@@ -11,7 +11,6 @@ from qtpy.QtWidgets import (
     QGridLayout,
     QHBoxLayout,
     QLabel,
-    QLineEdit,
     QProgressBar,
     QPushButton,
     QRadioButton,
@@ -23,10 +22,16 @@ from qtpy.QtWidgets import (
 )
 
 from napari_volseg.panels import HistoryPanel, ObjectsPanel
+from napari_volseg.server import ServerPanel
 from napari_volseg.tools import TOOLS, Tool
+from napari_volseg.words import WordsLine
 from napari_volseg.worklist import WorklistPanel
 from volseg.data.labelmap import OverlapPolicy
 from volseg.transforms.windows import CT_PRESETS
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+SERVER_DEVICE = "server"
+"""The entry of the list of devices that stands for another machine."""
 
 OVERLAPS = {
     OverlapPolicy.LAST_WINS: "later objects win",
@@ -70,7 +75,8 @@ class AnnotateForm(QWidget):
             box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
             box.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.image_box.setPlaceholderText("choose an image …")
-        self.device_box.addItems(["auto", "cpu", "cuda", "mps"])
+        self.device_box.addItems([*DEVICES, SERVER_DEVICE])
+        self.device_box.setToolTip("what computes: this machine, or a volseg server on another one")
         self.window_box.addItem("by modality", None)
         for name, preset in CT_PRESETS.items():
             self.window_box.addItem(f"{name} ({preset.low:g} … {preset.high:g})", name)
@@ -82,6 +88,9 @@ class AnnotateForm(QWidget):
         form.addRow("Model", with_device)
         form.addRow("Window", self.window_box)
         layout.addLayout(form)
+        self.server = ServerPanel()
+        self.server.setVisible(False)
+        layout.addWidget(self.server)
         self.card_label = _wrapped("")
         self.card_label.setStyleSheet("font-size: 10px; color: #a8adb3;")
         layout.addWidget(self.card_label)
@@ -116,8 +125,7 @@ class AnnotateForm(QWidget):
         self._signs.addButton(self.negative_button)
         self.extend_button = QPushButton("Extend box to slice")
         layout.addLayout(_row(self.positive_button, self.negative_button, self.extend_button))
-        self.text_line, self.text_button = QLineEdit(), QPushButton("Find")
-        self.text_line.setPlaceholderText("words, such as liver")
+        self.text_line, self.text_button = WordsLine(), QPushButton("Find")
         layout.addLayout(_row(self.text_line, self.text_button))
         self.mask_box, self.mask_button = QComboBox(), QPushButton("Take as mask")
         self.mask_box.setPlaceholderText("no Labels layer")

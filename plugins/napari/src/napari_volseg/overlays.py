@@ -9,6 +9,7 @@ from napari.layers import Labels, Points, Vectors
 from napari.utils.colormaps import DirectLabelColormap
 from numpy.typing import NDArray
 
+from napari_volseg.bridge import by_napari
 from napari_volseg.geometry import AFFINE_KEY, LayerVolume, overlay_affine, world_from_data
 from napari_volseg.handles import shape_of
 from volseg.sessions import SessionState
@@ -45,6 +46,7 @@ class Overlays:
     def __init__(self, viewer: ViewerModel, layer: Layer, volume: LayerVolume, array: NDArray[Any]) -> None:
         self._viewer = viewer
         self._volume = volume
+        self._selected: set[Layer] | None = None
         self._hidden: frozenset[int] = frozenset()
         self._colors: dict[int, tuple[int, int, int]] = {}
         self._marks: tuple[NDArray[np.float64], NDArray[np.float64]] = (np.zeros((0, 2, 3)), np.zeros((0, 4)))
@@ -84,13 +86,20 @@ class Overlays:
         Returns:
             Whether more are to come.
         """
-        missing = [layer for layer in self.layers if layer not in self._viewer.layers]
+        layers = self._viewer.layers
+        missing = [layer for layer in self.layers if layer not in layers]
         if missing:
+            if self._selected is None:
+                self._selected = set(layers.selection)
+            with by_napari("adds a layer"):
+                self._viewer.add_layer(missing[0])
+        if len(missing) > 1:
+            return True
+        if self._selected is not None:
             # Adding a layer selects it; the person's choice comes back.
-            selected = set(self._viewer.layers.selection)
-            self._viewer.add_layer(missing[0])
-            self._viewer.layers.selection = selected
-        return len(missing) > 1
+            layers.selection = {layer for layer in self._selected if layer in layers}
+            self._selected = None
+        return False
 
     @property
     def layers(self) -> tuple[Labels, Vectors, Points]:
@@ -178,7 +187,8 @@ class Overlays:
         """Takes the layers out of the viewer."""
         for layer in self.layers:
             if layer in self._viewer.layers:
-                self._viewer.layers.remove(layer)
+                with by_napari("removes a layer"):
+                    self._viewer.layers.remove(layer)
 
 
 def user_layers(viewer: ViewerModel, kind: type) -> list[Layer]:

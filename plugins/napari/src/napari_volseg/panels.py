@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
 
 from napari_volseg.handles import centre_of
 from napari_volseg.overlays import presence_text, volume_text
+from napari_volseg.tools import kind_name
 from volseg.geometry import Grid
 from volseg.prompts import Text
 from volseg.sessions import HistoryEntry, SessionObject, SessionState
@@ -243,7 +244,7 @@ def describe(number: int, entry: HistoryEntry, state: SessionState, grid: Grid) 
         centre = centre_of(prompt, grid)
         if centre is not None:
             where = f"({', '.join(f'{value:.0f}' for value in centre)})"
-    kind = str(prompt.kind).replace("_", " ")
+    kind = kind_name(prompt.kind)
     return f"{number}  {sign} {kind}  {state.object(entry.object_id).title}  {where}"
 
 

@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
-from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QCompleter, QWidget
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QWidget
 
 from napari_volseg.form import AnnotateForm
 from napari_volseg.geometry import LayerVolume
 from napari_volseg.mouse import SliceView, slice_axis
 from napari_volseg.overlays import Overlays
-from napari_volseg.tools import TOOLS, Tool, reason_against
+from napari_volseg.tools import TOOLS, Tool, kind_name, reason_against
 from volseg.errors import SessionError
 from volseg.models.card import ModelCard
-from volseg.prompts import PromptKind
+from volseg.prompts import Prompt, PromptKind
 from volseg.sessions import Session
 from volseg.sessions.desk import (
     Desk,
@@ -33,6 +33,7 @@ class WidgetState(AnnotateForm):
     """What all parts of the widget share: what is open, and how it is shown."""
 
     window_found = Signal(float, float)
+    terms_found = Signal(object)
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__()
@@ -87,6 +88,38 @@ class WidgetState(AnnotateForm):
         """The sign of the next prompt."""
         return self.positive_button.isChecked()
 
+    # ---- what the parts of the widget ask of each other
+
+    def use_tool(self, tool: Tool | None) -> None:
+        """See ``Drawing``."""
+        raise NotImplementedError
+
+    def add_prompt(self, prompt: Prompt) -> None:
+        """See ``Editing``."""
+        raise NotImplementedError
+
+    def open_image(self, layer: Image | None, resume: Path | None = None) -> None:
+        """See ``Sources``."""
+        raise NotImplementedError
+
+    def close_image(self) -> None:
+        """See ``Sources``."""
+        raise NotImplementedError
+
+    def _active_or_new(self) -> int:
+        raise NotImplementedError
+
+    def _brush_value(self) -> int:
+        raise NotImplementedError
+
+    def _on_paint(self, event: Any = None) -> None:
+        raise NotImplementedError
+
+    def _on_transform(self, event: Any = None) -> None:
+        raise NotImplementedError
+
+    # ---- what is shown
+
     def _card(self) -> ModelCard | None:
         if self._desk is not None and self._desk.is_open:
             return self.session.card
@@ -126,19 +159,15 @@ class WidgetState(AnnotateForm):
     def _show_card(self) -> None:
         card = self._card()
         if card is None:
+            remote = self.model_box.count() > 0
+            self.card_label.setText("What a server's model takes is shown once an image is open." if remote else "")
             return
-        takes = ", ".join(sorted(kind.replace("_", " ") for kind in card.positive))
+        takes = ", ".join(sorted(map(kind_name, card.positive)))
         terms = card.license.spdx or "no weights, so no licence"
         allowed = "" if card.license.commercial else ", not for commercial use"
         warning = " <b>Random weights: its masks mean nothing.</b>" if card.random_weights else ""
         knows = f" Knows {len(card.labels)} structures by name." if card.labels else ""
         self.card_label.setText(f"{card.summary} Takes {takes}. <i>{terms}{allowed}</i>.{knows}{warning}")
-        self.text_line.setCompleter(None)
-        if PromptKind.TEXT in card.positive and card.labels:
-            completer = QCompleter([label.name for label in card.labels], self.text_line)
-            completer.setCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
-            completer.setFilterMode(Qt.MatchFlag.MatchContains)
-            self.text_line.setCompleter(completer)
 
     def _show_tools(self) -> None:
         card = self._card()
@@ -149,12 +178,23 @@ class WidgetState(AnnotateForm):
             reason = closed_reason if not is_open or card is None else reason_against(tool, card, self.positive)
             button.setEnabled(reason is None)
             button.setToolTip(f"{description.hint} ({description.key})" if reason is None else reason)
-        self._set_enabled(self.text_line, self.text_button, kind=PromptKind.TEXT, card=card if is_open else None)
+        self._show_text_line(card if is_open else None)
         self._set_enabled(self.mask_button, kind=PromptKind.MASK, card=card if is_open else None)
         self._set_enabled(self.extend_button, kind=PromptKind.BOX_3D, card=card if is_open else None)
         for button in (self.new_button, self.remove_button, self.save_button, self.resume_button, self.export_button):
             button.setEnabled(is_open)
         self.command_button.setEnabled(is_open)
+
+    def _show_text_line(self, card: ModelCard | None) -> None:
+        """Words can be typed where the model takes some; else the line says which models do."""
+        self._set_enabled(self.text_line, self.text_button, kind=PromptKind.TEXT, card=card)
+        if card is not None and not self.text_line.isEnabled():
+            others = [name for name, other in self._cards.items() if PromptKind.TEXT in other.positive]
+            more = f"; {' and '.join(others)} {'does' if len(others) == 1 else 'do'}" if others else ""
+            reason = f"{card.name} takes no words{more}"
+            for widget in (self.text_line, self.text_button):
+                widget.setToolTip(reason)
+            self.text_line.show_refusal(reason)
 
     def _set_enabled(self, *widgets: QWidget, kind: PromptKind, card: ModelCard | None) -> None:
         for widget in widgets:
@@ -165,7 +205,7 @@ class WidgetState(AnnotateForm):
             served = kind in (card.positive if self.positive else card.negative)
             widget.setEnabled(served)
             sign = "positive" if self.positive else "negative"
-            widget.setToolTip("" if served else f"{card.name} takes no {sign} {kind.replace('_', ' ')}")
+            widget.setToolTip("" if served else f"{card.name} takes no {sign} {kind_name(kind)}")
 
     def say(self, text: str, problem: bool = False) -> None:
         """Shows a sentence at the foot of the widget."""

@@ -47,6 +47,11 @@ TOOLS: dict[Tool, ToolDescription] = {
 }
 
 
+def kind_name(kind: PromptKind) -> str:
+    """As people read it, such as ``2D box``."""
+    return {PromptKind.BOX_2D: "2D box", PromptKind.BOX_3D: "3D box"}.get(kind, str(kind))
+
+
 def reason_against(tool: Tool, card: ModelCard, positive: bool) -> str | None:
     """Why a model does not serve a tool, None if it does."""
     kind = TOOLS[tool].kind
@@ -57,7 +62,7 @@ def reason_against(tool: Tool, card: ModelCard, positive: bool) -> str | None:
     if kind in (card.positive if positive else card.negative):
         return None
     sign = "positive" if positive else "negative"
-    served = ", ".join(sorted(kind.replace("_", " ") for kind in (card.positive if positive else card.negative)))
+    served = ", ".join(sorted(map(kind_name, card.positive if positive else card.negative)))
     return f"{card.name} takes no {sign} {TOOLS[tool].label.lower()}; {sign} prompts it takes: {served or 'none'}"
 
 

@@ -8,24 +8,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari.layers import Image, Labels
 from qtpy.QtCore import QEvent, Qt, QTimer
 from qtpy.QtGui import QKeySequence, QShortcut
 
-from napari_volseg import opening
-from napari_volseg.bridge import DeskBridge, callback
+from napari_volseg.bridge import callback
 from napari_volseg.geometry import LayerVolume
-from napari_volseg.models import ModelLoader
-from napari_volseg.mouse import SliceView
-from napari_volseg.overlays import Overlays, is_ours, user_layers
+from napari_volseg.overlays import Overlays, is_ours
 from napari_volseg.tools import TOOLS
 from volseg.errors import SessionError
-from volseg.models.card import ModelCard
-from volseg.models.options import EncodeOptions
+from volseg.prompts import PromptKind
 from volseg.sessions.desk import (
     Autosaved,
     Connected,
-    Desk,
     DeskEvent,
     Disconnected,
     Exported,
@@ -37,7 +31,6 @@ from volseg.sessions.desk import (
     Saved,
     StateChanged,
     Working,
-    autosave_folder,
 )
 
 if TYPE_CHECKING:
@@ -46,32 +39,12 @@ if TYPE_CHECKING:
 from napari_volseg.drawing import Drawing
 from napari_volseg.editing import Editing
 from napari_volseg.files import Files
+from napari_volseg.sources import Sources
 
 logger = logging.getLogger(__name__)
 
 
-class _Ending:
-    """What must end with the widget, whoever deletes it; knows nothing of the widget, so it keeps nothing alive."""
-
-    def __init__(self) -> None:
-        self.steps: list[Callable[[], None]] = []
-        self.desk: tuple[DeskBridge, Desk] | None = None
-
-    def close_desk(self) -> None:
-        """Ends the desk; its threads end by themselves."""
-        if self.desk is not None:
-            bridge, desk = self.desk
-            self.desk = None
-            bridge.close()
-            desk.close(timeout_s=0)
-
-    def __call__(self, *_: object) -> None:
-        self.close_desk()
-        while self.steps:
-            self.steps.pop()()
-
-
-class AnnotateWidget(Editing, Drawing, Files):
+class AnnotateWidget(Sources, Editing, Drawing, Files):
     """Segments by clicks in a napari viewer.
 
     All logic lives in a ``volseg.sessions.desk.Desk``; this class shows it and passes on what the person does. Layers
@@ -83,27 +56,17 @@ class AnnotateWidget(Editing, Drawing, Files):
 
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__(napari_viewer)
-        self._bridge: DeskBridge | None = None
-        self._resume_first: Path | None = None
-        self._carried = False
         self._docked = False
         self._was_lost = False
-        self._ending = _Ending()
-        self.destroyed.connect(self._ending)
-        self._loader = ModelLoader()
-        self._loader.loaded.connect(self._on_models)
         self.window_found.connect(self._on_window_found)
-        self._ending.steps.append(self._loader.close)
+        self.terms_found.connect(self._on_terms_found)
+        self._connect_sources()
         self._connect_form()
         self._connect_viewer()
         self._fill_images()
-        self._loader.start()
         self._show_tools()
 
     def _connect_form(self) -> None:
-        self.image_box.activated.connect(lambda _: self.open_image(self.image_box.currentData()))
-        self.model_box.activated.connect(lambda _: self._reopen())
-        self.device_box.activated.connect(lambda _: self._reopen())
         self.window_box.activated.connect(lambda _: self._on_window())
         for tool, button in self.tool_buttons.items():
             button.clicked.connect(lambda checked, tool=tool: self.use_tool(tool if checked else None))
@@ -170,125 +133,12 @@ class AnnotateWidget(Editing, Drawing, Files):
         self._ending.steps.append(let_go)
         # napari keeps weak references to bound methods, and drops them with the widget.
         viewer.layers.events.inserted.connect(self._fill_images)
+        viewer.layers.events.removing.connect(self._before_layer_removed)
         viewer.layers.events.removed.connect(self._on_layer_removed)
         viewer.layers.events.reordered.connect(self._fill_images)
         viewer.dims.events.order.connect(self._on_axes)
         viewer.dims.events.ndisplay.connect(self._on_axes)
         viewer.dims.events.current_step.connect(self._on_step)
-
-    @callback
-    def _on_models(self, cards: dict[str, ModelCard]) -> None:
-        self._cards = cards
-        chosen = self.model_box.currentText()
-        self.model_box.clear()
-        for name, card in cards.items():
-            self.model_box.addItem(name)
-            self.model_box.setItemData(self.model_box.count() - 1, card.summary, Qt.ItemDataRole.ToolTipRole)
-        names = list(cards)
-        preferred = chosen if chosen in names else ("sam2-nano" if "sam2-nano" in names else names[0])
-        self.model_box.setCurrentText(preferred)
-        self._show_card()
-
-    @callback
-    def _fill_images(self, event: object = None) -> None:
-        viewer = self._viewer_ref()
-        if viewer is None:
-            return
-        for box, kind in ((self.image_box, Image), (self.mask_box, Labels)):
-            chosen = box.currentData()
-            box.clear()
-            for layer in user_layers(viewer, kind):
-                box.addItem(layer.name, layer)
-            index = next((i for i in range(box.count()) if box.itemData(i) is chosen), -1)
-            if box is self.image_box and chosen is None and self._layer is None:
-                index = -1
-            box.setCurrentIndex(index)
-        self.mask_button.setEnabled(self.mask_box.count() > 0)
-        if self.mask_box.currentIndex() < 0 and self.mask_box.count():
-            self.mask_box.setCurrentIndex(0)
-
-    @callback
-    def open_image(self, layer: Image | None, resume: Path | None = None) -> None:
-        """Opens an image layer; what was open before is closed, and kept by the autosave.
-
-        Args:
-            layer: of the person; only read.
-            resume: a session file to go on with.
-        """
-        if layer is None:
-            return
-        viewer = self.viewer
-        volume = LayerVolume.of(layer, SliceView.of(viewer.dims).in_layer_units(layer, viewer.dims.point))
-        model, device = self.model_box.currentText(), self.device_box.currentText()
-        if not model:
-            raise SessionError("the models are still being listed; try again in a moment")
-        self.close_image()
-        self._layer, self._volume, self._resume_first = layer, volume, resume
-        self._session_path = resume
-        index = next((i for i in range(self.image_box.count()) if self.image_box.itemData(i) is layer), -1)
-        self.image_box.setCurrentIndex(index)
-        for event in (layer.events.scale, layer.events.translate, layer.events.rotate, layer.events.shear):
-            event.connect(self._on_transform)
-        layer.events.affine.connect(self._on_transform)
-        bridge = DeskBridge()
-        bridge.news.connect(self._on_news)
-        open_session = opening.local_session(
-            lambda: volume.read(layer),
-            model,
-            device=device,
-            options=self._options(),
-            encodings_folder=autosave_folder().parent / "encodings",
-        )
-        desk = Desk(open_session, bridge, autosave_folder())
-        self._bridge, self._desk = bridge, desk
-        self._ending.desk = bridge, desk
-        self.say(f"opening {layer.name} …")
-        self._show_tools()
-
-    @callback
-    def close_image(self) -> None:
-        """Ends the session of the open image; the person's layers stay."""
-        self.use_tool(None)
-        overlays, layer = self._overlays, self._layer
-        self._desk = self._bridge = self._overlays = self._layer = self._volume = self._found = None
-        self._session_path = self._after_save = self._refused = self._resuming = None
-        self._ending.close_desk()
-        if layer is not None:
-            for event in (layer.events.scale, layer.events.translate, layer.events.rotate, layer.events.shear):
-                event.disconnect(self._on_transform)
-            layer.events.affine.disconnect(self._on_transform)
-        if overlays is not None and self._viewer_ref() is not None:
-            overlays.labels.events.paint.disconnect(self._on_paint)
-            overlays.remove()
-        self.recover_bar.setVisible(False)
-        self.objects.show_objects(())
-        self.history.forget()
-        self.progress.setVisible(False)
-        self._show_tools()
-
-    @callback
-    def _reopen(self) -> None:
-        """Another model or device: the same session goes on with it."""
-        self._show_card()
-        layer, desk = self._layer, self._desk
-        if layer is None or desk is None:
-            return
-        if not desk.is_open or not desk.session.objects:
-            self.open_image(layer)
-            return
-        carried = autosave_folder() / "carried.json"
-        carried.parent.mkdir(parents=True, exist_ok=True)
-
-        def go_on() -> None:
-            self.open_image(layer, carried)
-            self._session_path, self._carried = None, True
-
-        self._after_save = go_on
-        desk.save(carried)
-
-    def _options(self) -> EncodeOptions:
-        window = self.window_box.currentData()
-        return EncodeOptions(window=window)
 
     @callback
     def _on_news(self, event: DeskEvent) -> None:
@@ -319,10 +169,14 @@ class AnnotateWidget(Editing, Drawing, Files):
             case Disconnected(error):
                 self.say(f"{error}; trying again …", problem=True)
                 self._was_lost = True
+                self.server.show_lost()
+                # Waiting is work that can be given up.
+                self.cancel_button.setEnabled(True)
             case Connected():
                 if self._was_lost:
                     self._was_lost = False
                     self.say("connected again")
+                    self.server.show_reached()
             case Saved(path):
                 self._on_saved(path)
             case Exported(path):
@@ -340,6 +194,8 @@ class AnnotateWidget(Editing, Drawing, Files):
         self._show_card()
         self._show_tools()
         self._show_state()
+        if PromptKind.TEXT in self.session.card.positive:
+            self._desk.do(self._find_terms)
         self.say(f"{self._layer.name} is open: choose a tool, or press P and click")
         if self._resume_first is not None:
             self._desk.resume(self._resume_first, allow_other=True, saved=not self._carried)
@@ -368,9 +224,12 @@ class AnnotateWidget(Editing, Drawing, Files):
 
     def _on_failed(self, event: Failed, error: Exception) -> None:
         if event.fatal:
+            kept = self._carried and self._resume_first is not None
+            self._carried, self._resume_first = False, None
             self.close_image()
-            self.progress.setVisible(False)
         text = str(error)
+        if event.fatal and kept:
+            text += " — the objects are kept: choose the image again to go on with them"
         if isinstance(error, SessionError) and self._resuming is not None:
             self._refused, self._resuming = self._resuming, None
             text += " — press Resume again to open it all the same"
@@ -414,6 +273,17 @@ class AnnotateWidget(Editing, Drawing, Files):
             self.say("the layer was moved; masks are saved where the image was when it was opened", problem=True)
 
     @callback
+    def _before_layer_removed(self, event: Any = None) -> None:
+        """Makes the canvas's OpenGL context current.
+
+        napari deletes a removed layer's shaders at once, in whatever context is current; between two paintings that is
+        another one, and Mesa's software renderers die of it two paintings later.
+        """
+        viewer = self._viewer_ref()
+        if viewer is not None and viewer.window is not None:
+            viewer.window._qt_viewer.canvas.native.makeCurrent()
+
+    @callback
     def _on_layer_removed(self, event: Any) -> None:
         if self._layer is not None and event.value is self._layer:
             self.close_image()
@@ -429,7 +299,7 @@ class AnnotateWidget(Editing, Drawing, Files):
         assert self._volume is not None
         self._overlays = Overlays(self.viewer, self._layer, self._volume, self._desk.canvas.array)
         self._overlays.labels.events.paint.connect(self._on_paint)
-        self._show_next_overlay()
+        QTimer.singleShot(0, self._show_next_overlay)
 
     @callback
     def _show_next_overlay(self) -> None:
