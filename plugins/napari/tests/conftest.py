@@ -92,14 +92,12 @@ def open_window(display):
     before = set(threading.enumerate())
 
     def make(show_viewer=True):
-        from napari_volseg.widget import AnnotateWidget
-
         viewer = napari.viewer.Viewer(show=show_viewer)
         viewer.window._qt_window.resize(1380, 900)
         # Out of the window: the X server reports its own pointer, too, which would end drags of the tests.
         QCursor.setPos(QGuiApplication.primaryScreen().geometry().bottomRight())
-        widget = AnnotateWidget(viewer)
-        viewer.window.add_dock_widget(widget, name="volseg", area="right")
+        # As the menu does, which hands the widget a proxy of the viewer.
+        _, widget = viewer.window.add_plugin_dock_widget("napari-volseg", "Segment by clicks")
         hand = Hand(viewer, widget)
         hand.pause(0.1)
         hands.append(hand)

@@ -37,7 +37,8 @@ class WidgetState(AnnotateForm):
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__()
-        self._viewer_ref = weakref.ref(viewer)
+        # From its menus napari gives a proxy that nobody else keeps; the viewer itself lives as long as its window.
+        self._viewer_ref: weakref.ref[Viewer] = weakref.ref(getattr(viewer, "__wrapped__", viewer))
         self._desk: Desk | None = None
         self._layer: Image | None = None
         self._volume: LayerVolume | None = None
