@@ -372,3 +372,41 @@ def test_a_closed_window_is_forgotten(open_window, region_model):
     alive = [[ref() is not None for ref in row] for row in refs]
     # napari itself keeps the last viewer until another takes its place.
     assert alive[0] == [False, False, False, False], alive
+
+
+def test_a_worklist_goes_from_case_to_case(open_window, region_model, tmp_path):
+    import nibabel
+
+    # The second lies far from the first, so the window has to go there.
+    for name, place in (("a", 0.0), ("b", 500.0)):
+        affine = np.diag((3, 1, 1, 1.0))
+        affine[:3, 3] = place
+        nibabel.save(nibabel.Nifti1Image(two_blocks(), affine), tmp_path / f"{name}.nii.gz")
+    hand = open_window()
+    widget = hand.widget
+    hand.wait(lambda: widget.model_box.count() > 0)
+    assert not widget.done_button.isVisible()
+    widget.tabs.setCurrentIndex(1)
+    panel = widget.worklist
+    panel.choose_folder(tmp_path)
+    assert [panel.list.item(row).text() for row in range(panel.list.count())] == ["a", "b"]
+    panel.list.itemDoubleClicked.emit(panel.list.item(0))
+    hand.wait(lambda: widget.desk is not None and widget.desk.is_open, why="the first case was not opened")
+    hand.wait(lambda: len(hand.viewer.layers) == 4)
+    assert widget.tabs.currentIndex() == 0
+    first, hand.layer = hand.viewer.layers[0], hand.viewer.layers[0]
+    where = np.argwhere(np.asarray(first.data) == A)[0]
+    hand.key(Qt.Key.Key_P)
+    hand.click(first.data_to_world(where))
+    hand.settle()
+    hand.press(widget.done_button)
+    hand.wait(lambda: panel.open_case is not None and panel.open_case.name == "b", why="the next case was not opened")
+    hand.wait(lambda: widget.desk is not None and widget.desk.is_open)
+    assert first not in hand.viewer.layers
+    second = next(layer for layer in hand.viewer.layers if layer.name == "b")
+    centre = second.data_to_world((np.array(second.data.shape) - 1) / 2)
+    assert hand.canvas.rect().contains(hand.pixel(centre))
+    assert abs(hand.viewer.dims.point[0] - centre[0]) <= second.scale[0]
+    assert [case.done for case in panel.worklist.cases] == [True, False]
+    written = read_labelmap(tmp_path / "volseg" / "a.seg.nrrd")
+    assert (written.array == 1).sum() == (two_blocks() == A).sum()

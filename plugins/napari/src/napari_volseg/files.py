@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QFileDialog
 
 from napari_volseg.bridge import callback
 from napari_volseg.keys import FILE_AXCODES_KEY, PATH_KEY
+from napari_volseg.mouse import SliceView
 from napari_volseg.state import WidgetState
 from volseg.data.labelmap import OverlapPolicy
 from volseg.errors import SessionError
@@ -116,9 +117,27 @@ class Files(WidgetState):
         data, attributes, _ = image
         attributes["metadata"]["volseg_worklist"] = True
         layer = viewer.add_image(data, **attributes)
+        self._go_to_layer(layer)
         self.worklist.opened(case)
+        self.done_button.setVisible(True)
+        self.tabs.setCurrentIndex(0)
         self.open_image(layer, case.session if case.session.exists() else None)
         self._session_path = case.session
+
+    def _go_to_layer(self, layer: Layer) -> None:
+        """Shows the middle of a layer, which may lie elsewhere in the world than those that are there already."""
+        viewer = self.viewer
+        first, last = layer.extent.world
+        offset = viewer.dims.ndim - layer.ndim
+        factors = SliceView.of(viewer.dims).unit_factors(layer)
+        for axis in viewer.dims.not_displayed:
+            if axis >= offset:
+                place = axis - offset
+                viewer.dims.set_point(axis, (first[place] + last[place]) / 2 / factors[place])
+        try:
+            viewer.reset_view(layers=[layer])
+        except TypeError:  # an older napari fits all layers or none
+            viewer.reset_view()
 
     @callback
     def _on_case_done(self, case: Any) -> None:

@@ -161,6 +161,10 @@ class AnnotateForm(QWidget):
         self.export_button.setToolTip("write the label map")
         self.command_button.setToolTip("copy the volseg command line that gives the same label map")
         layout.addLayout(_row(self.save_button, self.resume_button, self.export_button, self.command_button))
+        self.done_button = QPushButton("Done, next case of the worklist")
+        self.done_button.setToolTip("save, export, tick the case off and open the next one")
+        self.done_button.setVisible(False)
+        layout.addWidget(self.done_button)
 
     def _foot(self, layout: QVBoxLayout) -> None:
         self.progress = QProgressBar()

@@ -53,6 +53,7 @@ class Sources(WidgetState):
     _bridge: DeskBridge | None = None
     _resume_first: Path | None = None
     _carried = False
+    _was_lost = False
     _local_cards: dict[str, ModelCard] | None = None
 
     def _on_news(self, event: DeskEvent) -> None:
@@ -201,6 +202,7 @@ class Sources(WidgetState):
         overlays, layer = self._overlays, self._layer
         self._desk = self._bridge = self._overlays = self._layer = self._volume = self._found = None
         self._session_path = self._after_save = self._refused = self._resuming = None
+        self._was_lost = False
         self._ending.close_desk()
         if layer is not None:
             for event in (layer.events.scale, layer.events.translate, layer.events.rotate, layer.events.shear):

@@ -57,7 +57,6 @@ class AnnotateWidget(Sources, Editing, Drawing, Files):
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__(napari_viewer)
         self._docked = False
-        self._was_lost = False
         self.window_found.connect(self._on_window_found)
         self.terms_found.connect(self._on_terms_found)
         self._connect_sources()
@@ -97,6 +96,7 @@ class AnnotateWidget(Sources, Editing, Drawing, Files):
         self.recover_button.clicked.connect(lambda: self._recover())
         self.forget_button.clicked.connect(lambda: self._forget())
         self.worklist.case_chosen.connect(self._on_case)
+        self.done_button.clicked.connect(lambda: self.worklist.finish())
         self.worklist.done_wanted.connect(self._on_case_done)
         self.worklist.failed.connect(lambda text: self.say(text, problem=True))
         for tool, description in TOOLS.items():
