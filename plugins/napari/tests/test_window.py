@@ -340,9 +340,10 @@ def test_a_removed_result_layer_comes_back(hand):
     hand.key(Qt.Key.Key_P)
     hand.click(at(hand, 5, 12, 15))
     hand.settle()
-    hand.viewer.layers.remove(hand.widget.overlays.labels)
-    hand.pause(0.3)
-    assert hand.widget.overlays.labels in hand.viewer.layers
+    removed = hand.widget.overlays.labels
+    hand.viewer.layers.remove(removed)
+    hand.wait(lambda: hand.widget.overlays.labels is not removed, why="nothing was made anew")
+    hand.wait(lambda: all(layer in hand.viewer.layers for layer in hand.widget.overlays.layers), why="it stays away")
     np.testing.assert_array_equal(hand.widget.overlays.labels.data == 1, hand.layer.data == A)
 
 
