@@ -127,7 +127,7 @@ def test_a_lost_server_is_shown_and_work_goes_on_when_it_is_back(hand, server):
     server.gate.touch()
     hand.key(Qt.Key.Key_O)
     hand.click(at(hand, 6, 28, 35))
-    hand.wait(lambda: (hand.shown(2)).any(), why="there was no preview")
+    hand.wait(lambda: "waiting for" in widget.progress.format(), why="it does not compute")
     server.kill()
     hand.wait(lambda: "lost" in widget.server.state_label.text(), why="nothing was said of the loss")
     assert "cannot be reached" in widget.status.text()

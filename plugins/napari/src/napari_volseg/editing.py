@@ -50,7 +50,7 @@ class Editing(WidgetState):
         asked = read_phrase(text, session.card)
         if not self.positive:
             self.add_prompt(Text(text, positive=False))
-            self.text_line.clear()
+            self.text_line.take_back()
             return
         for one in asked:
             if active is None or session.state.entries_of(active):
@@ -60,7 +60,7 @@ class Editing(WidgetState):
             session.add_prompt(active, Text(one.words))
         self.objects.show_objects(session.objects)
         self.objects.activate(active)
-        self.text_line.clear()
+        self.text_line.take_back()
         self.say(f"looking for {', '.join(one.name for one in asked)} …")
 
     def _find_terms(self, session: Session) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtGui import QStandardItem, QStandardItemModel
 from qtpy.QtWidgets import QCompleter, QLineEdit
 
@@ -50,6 +50,11 @@ class WordsLine(QLineEdit):
         # The list is a window of its own, which napari's style does not reach.
         completer.popup().setStyleSheet(POPUP_STYLE)
         self.setCompleter(completer)
+
+    def take_back(self) -> None:
+        """Empties the line, also where Return in the list sent the words before the completer wrote them."""
+        self.clear()
+        QTimer.singleShot(0, self.clear)
 
     def show_refusal(self, reason: str) -> None:
         """Says why nothing can be typed."""
