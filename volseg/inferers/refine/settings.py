@@ -1,0 +1,30 @@
+"""How an object is looked at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from volseg.errors import ModelError
+
+
+@dataclass(frozen=True)
+class RefineSettings:
+    """How the block around an object is sampled.
+
+    Attributes:
+        samples: points of the lattice in all, about.
+        margin: space around what is known of the object, as a part of its longest side.
+        min_margin_mm: at least so much.
+        finest: the lattice is never finer than this part of the image's mean voxel side.
+        max_widenings: how often the block may grow because the answer touches its border.
+    """
+
+    samples: int = 110_000
+    margin: float = 0.25
+    min_margin_mm: float = 5.0
+    finest: float = 0.6
+    max_widenings: int = 2
+
+    def __post_init__(self) -> None:
+        if self.samples < 512 or self.margin <= 0 or self.min_margin_mm <= 0 or not 0 < self.finest <= 1:
+            raise ModelError(f"a lattice has 512 samples or more, a margin, and is not coarse at its finest, got {self}")

@@ -1,0 +1,92 @@
+"""What the refining network is trained on, and how: one YAML file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+from volseg.errors import TrainingError
+from volseg.inferers.refine.settings import RefineSettings
+from volseg.networks.refine import RefineSpec
+from volseg.training.config import Precision
+
+REFINE_CONFIG = Path(__file__).parent / "refine_nano.yaml"
+"""How the refining network of the shipped sam2-nano was trained."""
+
+
+@dataclass(frozen=True)
+class RefineSampleConfig:
+    """What is shown.
+
+    Attributes:
+        weights: how often cases of each group are shown, relative; ``synthetic`` are generated volumes.
+        drafts: answers of the base model by group, for each case; other groups have none, and only damaged truths.
+        damaged: part of the drafts that are damaged truths where there are answers, too.
+        rounds: probability of 0, 1, 2 ... corrections after the first answer.
+        synthetic_volumes: generated volumes kept at a time.
+        synthetic_renewal: steps after which the oldest of them is replaced.
+    """
+
+    weights: Mapping[str, float]
+    drafts: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    damaged: float = 0.35
+    rounds: tuple[float, ...] = (0.35, 0.4, 0.25)
+    synthetic_volumes: int = 48
+    synthetic_renewal: int = 12
+
+    def __post_init__(self) -> None:
+        """Refuses probabilities that are none."""
+        if not 0 <= self.damaged <= 1 or abs(sum(self.rounds) - 1) > 1e-6 or min(self.weights.values(), default=0) < 0:
+            raise TrainingError(f"probabilities lie between 0 and 1, and those of the rounds add up to 1, got {self}")
+
+
+@dataclass(frozen=True)
+class RefineScheduleConfig:
+    """How long, and with what step.
+
+    Attributes:
+        steps: optimiser steps.
+        objects: objects in a step.
+        steps_per_epoch: after so many steps a checkpoint is written.
+        learning_rate: peak of AdamW's.
+        weight_decay: AdamW's.
+        warm_up: steps of linear warm-up; a cosine follows.
+        clip_norm: largest gradient norm.
+        ema_decay: of the averaged weights, which are the ones that are written.
+    """
+
+    steps: int
+    objects: int = 2
+    steps_per_epoch: int = 100
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    warm_up: int = 100
+    clip_norm: float = 1.0
+    ema_decay: float = 0.998
+
+
+@dataclass(frozen=True)
+class RefineTrainConfig:
+    """The whole training.
+
+    Attributes:
+        cases: YAML file of the base model's training, which names sources and held-out patients; beside this one.
+        base: name of the model whose answers are refined.
+        sampling: what is shown.
+        schedule: how long.
+        spec: the network.
+        settings: how blocks are sampled.
+        seed: of everything drawn.
+        precision: of the forward pass.
+    """
+
+    cases: str
+    base: str
+    sampling: RefineSampleConfig
+    schedule: RefineScheduleConfig
+    spec: RefineSpec = field(default_factory=RefineSpec)
+    settings: RefineSettings = field(default_factory=RefineSettings)
+    seed: int = 0
+    precision: Precision = Precision.BFLOAT16

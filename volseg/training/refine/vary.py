@@ -1,0 +1,77 @@
+"""Varies blocks: geometry of all channels together, intensities alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import affine_grid, avg_pool3d, grid_sample, interpolate
+
+from volseg.training.synthetic import smooth_noise
+
+
+def vary_geometry(rng: np.random.Generator, block: Tensor) -> Tensor:
+    """Mirrors, exchanges axes, turns and stretches.
+
+    Args:
+        rng: the only source of chance.
+        block: [C, A, B, C'].
+
+    Returns:
+        The channels alike; axes may have changed places.
+    """
+    flips = [axis for axis in (1, 2, 3) if rng.random() < 0.5]
+    if flips:
+        block = block.flip(flips)
+    if rng.random() < 0.3:
+        block = block.permute(0, *(1 + int(axis) for axis in rng.permutation(3)))
+    if rng.random() < 0.4:
+        turn = _rotation(rng.normal(0, 0.2, 3)) @ np.diag(np.exp(rng.normal(0, 0.1, 3)))
+        # affine_grid works on sides from -1 to 1, x last: lengths of the sides come in to keep angles.
+        sides = np.array(block.shape[:0:-1], dtype=float)
+        matrix = turn * sides[None, :] / sides[:, None]
+        theta = torch.from_numpy(np.concatenate([matrix, np.zeros((3, 1))], axis=1)[None]).float()
+        grid = affine_grid(theta, [1, *block.shape], align_corners=False)
+        block = grid_sample(block[None], grid, mode="bilinear", padding_mode="border", align_corners=False)[0]
+    return block.contiguous()
+
+
+def vary_intensities(rng: np.random.Generator, image: Tensor, *, free: bool) -> Tensor:
+    """Changes contrast, brightness, shading, sharpness and noise.
+
+    Args:
+        rng: the only source of chance.
+        image: [A, B, C] in units of the window.
+        free: whether the unit means little, as in MR, so that more is changed.
+    """
+    shape = (image.shape[0], image.shape[1], image.shape[2])
+    strength = 1.0 if free else 0.5
+    if rng.random() < 0.5:
+        image = (image - 0.5) * float(np.exp(rng.normal(0, 0.3 * strength))) + 0.5 + float(rng.normal(0, 0.12 * strength))
+    if free and rng.random() < 0.3:
+        image = image.clamp(min=0).pow(float(np.exp(rng.normal(0, 0.3))))
+    if free and rng.random() < 0.1:
+        image = 1 - image
+    if free and rng.random() < 0.3:
+        image = image * (smooth_noise(rng, shape, (3, 3, 3)) * float(rng.uniform(0, 0.2))).exp()
+    if rng.random() < 0.25:
+        size = [3 if rng.random() < 0.6 else 1 for _ in range(3)]
+        padding = [n // 2 for n in size]
+        image = avg_pool3d(image[None, None], size, 1, padding, count_include_pad=False)[0, 0]
+    elif rng.random() < 0.15:
+        axis = int(rng.integers(3))
+        coarse = list(shape)
+        coarse[axis] = max(2, coarse[axis] // int(rng.integers(2, 4)))
+        image = interpolate(interpolate(image[None, None], coarse, mode="nearest"), shape, mode="trilinear")[0, 0]
+    if rng.random() < 0.4:
+        noise = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
+        image = image + noise * float(rng.uniform(0, 0.08))
+    return image
+
+
+def _rotation(angles: np.ndarray) -> np.ndarray:
+    (cx, cy, cz), (sx, sy, sz) = np.cos(angles), np.sin(angles)
+    x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
+    y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+    z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
+    return np.asarray(z @ y @ x)
