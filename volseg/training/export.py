@@ -73,7 +73,8 @@ def export(
     facts = card_facts(config, output, start, cases, step)
     partial = output / PARTIAL
     shutil.rmtree(partial, ignore_errors=True)
-    bundle = write_bundle(partial, _described(config, output, start, cases[0]), tensors)
+    refine_state = None if start is None else start.refine_state
+    bundle = write_bundle(partial, _described(config, output, start, cases[0]), tensors, refine_state=refine_state)
     (partial / CARD).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     _say_what_was_trained(partial, config, start, facts)
     (output / METADATA_FILE).unlink(missing_ok=True)

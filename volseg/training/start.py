@@ -33,11 +33,13 @@ class StartWeights:
         bundle: what is known of them: network, frames, zoom, licence, origin.
         sha256: of their file.
         state: the weights as stored, under ``Sam2Network``'s names.
+        refine_state: those of the bundle's refining network, which is taken over as it is; None without one.
     """
 
     bundle: Sam2Bundle
     sha256: str
     state: Mapping[str, Tensor]
+    refine_state: Mapping[str, Tensor] | None = None
 
     @property
     def name(self) -> str:
@@ -85,7 +87,8 @@ def read_start(source: str | Path, *, image_size: int | None = None) -> StartWei
 def _read_model(source: str | Path) -> StartWeights:
     folder = find_model(source)
     bundle = read_bundle(folder)
-    return StartWeights(bundle, bundle.weights.sha256, bundle_weights(folder, bundle))
+    refine_state = None if bundle.refinement is None else bundle_weights(folder, bundle.refinement.weights)
+    return StartWeights(bundle, bundle.weights.sha256, bundle_weights(folder, bundle.weights), refine_state)
 
 
 def _read_file(path: Path, image_size: int | None) -> StartWeights:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from volseg.data.object_mask import ObjectMask
 from volseg.inferers.refine.lattice import Lattice
-from volseg.networks.refine import Channel
+from volseg.networks.refine.network import Channel
 from volseg.prompts import Box, Lasso, MaskPrompt, Point, Prompt, Scribble
 from volseg.transforms.windows import IntensityWindow
 

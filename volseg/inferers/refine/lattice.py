@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -159,7 +160,7 @@ def choose_lattice(
     return Lattice(grid, (a, b, c), (d, e, f), (int(counts[0]), int(counts[1]), int(counts[2])))
 
 
-def _tents(distance: NDArray[np.float64], width: float) -> Tensor:
+def _tents(distance: NDArray[np.floating[Any]], width: float) -> Tensor:
     """Triangular weights, [M, N], that add up to one for each of the M."""
     weights = np.maximum(0.0, 1 - np.abs(distance) / width)
     total = weights.sum(axis=1, keepdims=True)

@@ -19,7 +19,7 @@ class RefineSettings:
         max_widenings: how often the block may grow because the answer touches its border.
     """
 
-    samples: int = 110_000
+    samples: int = 64_000
     margin: float = 0.25
     min_margin_mm: float = 5.0
     finest: float = 0.6
@@ -27,4 +27,6 @@ class RefineSettings:
 
     def __post_init__(self) -> None:
         if self.samples < 512 or self.margin <= 0 or self.min_margin_mm <= 0 or not 0 < self.finest <= 1:
-            raise ModelError(f"a lattice has 512 samples or more, a margin, and is not coarse at its finest, got {self}")
+            raise ModelError(
+                f"a lattice has 512 samples or more, a margin, and is not coarse at its finest, got {self}"
+            )

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from volseg.errors import ModelError, UntrustedBundleError
 from volseg.models.base import Model
 from volseg.models.bundles.folders import carried_folder, weights_path
-from volseg.models.bundles.metadata import BLOCK, Sam2Bundle, read_bundle, read_metadata, settings_from_json
-from volseg.models.bundles.read import Bundle, read_any_bundle
+from volseg.models.bundles.metadata import BLOCK, Sam2Bundle, Weights, read_bundle, read_metadata, settings_from_json
+from volseg.models.bundles.read import read_any_bundle
 from volseg.models.bundles.trust import foreign_code
 from volseg.models.checkpoints.hashing import file_sha256
 from volseg.models.checkpoints.read import FileFormat, file_format, read_state_dict
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from volseg.data.modality import Modality
     from volseg.geometry import Plane
+    from volseg.models.refined import RefinedModel
     from volseg.models.sam2 import Sam2Model
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ def open_bundle(
     window: str | None = None,
     plane: Plane | str | None = None,
     modality: Modality | str | None = None,
-) -> Sam2Model:
+) -> Sam2Model | RefinedModel:
     """Loads the SAM 2 that a bundle describes in its metadata; runs none of its configs.
 
     Args:
@@ -64,7 +65,7 @@ def open_bundle(
     bundle = read_bundle(folder)
     tracking = settings_from_json(TrackSettings, bundle.tracking, "tracking")
     target = choose_device(device)
-    state = {key: tensor.float() for key, tensor in bundle_weights(folder, bundle).items()}  # halves are for storage
+    state = _full_precision(bundle_weights(folder, bundle.weights))
     try:
         network = Sam2Network(bundle.network, state)
     except ModelError as error:
@@ -80,7 +81,24 @@ def open_bundle(
         plane=plane,
         modality=modality,
     )
-    return Sam2Model(network.to(target), bundle.card, inferer)
+    model = Sam2Model(network.to(target), bundle.card, inferer)
+    if bundle.refinement is None:
+        return model
+    from volseg.inferers.refine.refiner import Refiner
+    from volseg.models.refined import RefinedModel
+    from volseg.networks.refine.network import RefineNetwork
+
+    said = bundle.refinement
+    try:
+        refining = RefineNetwork(said.network, _full_precision(bundle_weights(folder, said.weights)))
+    except ModelError as error:
+        raise ModelError(f"{folder}: {error}") from error
+    return RefinedModel(model, Refiner(refining.to(target), said.settings), bundle.card)
+
+
+def _full_precision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Halves are for storage."""
+    return {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in state.items()}
 
 
 def load_bundle(folder: Path, *, device: str = "auto", trust: bool = False) -> Model:
@@ -121,17 +139,21 @@ def _open(folder: Path, device: str) -> Model:
     return open_text_bundle(folder, device)
 
 
-def bundle_weights(folder: Path, bundle: Bundle) -> Mapping[str, Tensor]:
-    """The weights of a bundle in their stored precision, checked against its metadata.
+def bundle_weights(folder: Path, weights: Weights) -> Mapping[str, Tensor]:
+    """Weights of a bundle in their stored precision, checked against its metadata.
+
+    Args:
+        folder: the bundle.
+        weights: which file, and its hash.
 
     Raises:
         ModelError: they are missing, damaged, changed, or no safetensors.
     """
-    path = weights_path(folder, bundle.weights.file)
+    path = weights_path(folder, weights.file)
     found = file_sha256(path)
-    if found != bundle.weights.sha256:
+    if found != weights.sha256:
         raise ModelError(
-            f"{path} was changed or is damaged: its SHA-256 is {found}, its metadata says {bundle.weights.sha256}; "
+            f"{path} was changed or is damaged: its SHA-256 is {found}, its metadata says {weights.sha256}; "
             "fetch the bundle again"
         )
     if file_format(path) is not FileFormat.SAFETENSORS:

@@ -42,7 +42,9 @@ def open_text_bundle(
     bundle = read_any_bundle(folder)
     if not isinstance(bundle, TextQueryBundle):
         raise ModelError(f"{folder} holds no text-query model; load it with volseg.load_model")
-    state = {key: tensor.float() for key, tensor in bundle_weights(folder, bundle).items()}  # halves are for storage
+    state = {
+        key: tensor.float() for key, tensor in bundle_weights(folder, bundle.weights).items()
+    }  # halves are for storage
     try:
         network = TextQueryNetwork(bundle.network, state)
         defaults = EncodeOptions(window, None, None if modality is None else _modality(modality))

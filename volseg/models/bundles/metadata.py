@@ -7,16 +7,19 @@ import json
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from volseg.data.modality import Modality
 from volseg.errors import ModelError, UntrustedBundleError
+from volseg.inferers.refine.settings import RefineSettings
 from volseg.inferers.slices.frames import FrameFormat
 from volseg.inferers.slices.zoom import ZoomSettings
 from volseg.models.card import License, ModelCard
 from volseg.models.sam2 import NEGATIVE_PROMPTS, POSITIVE_PROMPTS
+from volseg.networks.refine.config import RefineSpec
 from volseg.networks.sam2.config import Sam2Spec
 
 BLOCK = "volseg"
@@ -70,6 +73,40 @@ class Identity:
 
 
 @dataclass(frozen=True)
+class Refinement:
+    """The network that looks at objects once more in 3D.
+
+    Attributes:
+        weights: its weights file.
+        network: what to build.
+        settings: how objects are looked at.
+    """
+
+    weights: Weights
+    network: RefineSpec = field(default_factory=RefineSpec)
+    settings: RefineSettings = field(default_factory=RefineSettings)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return {name: settings_to_json(getattr(self, name)) for name in ("weights", "network", "settings")}
+
+    @classmethod
+    def from_json(cls, data: Any) -> Refinement:
+        """Reads what ``to_json`` wrote.
+
+        Raises:
+            ModelError: a setting is unknown or of the wrong type.
+        """
+        if not isinstance(data, Mapping) or set(data) != {"weights", "network", "settings"}:
+            raise ModelError(f"its 'refinement' is {data!r:.80}; expected an object with weights, network and settings")
+        return cls(
+            settings_from_json(Weights, data["weights"], "refinement.weights"),
+            settings_from_json(RefineSpec, data["network"], "refinement.network"),
+            settings_from_json(RefineSettings, data["settings"], "refinement.settings"),
+        )
+
+
+@dataclass(frozen=True)
 class Sam2Bundle:
     """What a bundle says about its model.
 
@@ -82,6 +119,7 @@ class Sam2Bundle:
         zoom: when and how far to zoom.
         tracking: settings of ``TrackSettings`` that differ from its defaults.
         origin: where the weights came from.
+        refinement: the second look in 3D, where the model has one.
     """
 
     identity: Identity
@@ -92,6 +130,7 @@ class Sam2Bundle:
     zoom: ZoomSettings = field(default_factory=ZoomSettings)
     tracking: Mapping[str, Any] = field(default_factory=dict)
     origin: Origin = field(default_factory=Origin)
+    refinement: Refinement | None = None
 
     @property
     def facts(self) -> tuple[tuple[str, str], ...]:
@@ -101,6 +140,13 @@ class Sam2Bundle:
             ("network", f"SAM {network.version} {network.variant}, {network.image_size} pixels"),
             ("origin", " ".join(part for part in (origin.repository, origin.revision, origin.file) if part)),
         )
+
+    @property
+    def weights_sha256(self) -> str:
+        """Names all weights together: the file's hash, or a hash of both files' hashes."""
+        if self.refinement is None:
+            return self.weights.sha256
+        return sha256(f"{self.weights.sha256}{self.refinement.weights.sha256}".encode()).hexdigest()
 
     @property
     def card(self) -> ModelCard:
@@ -114,7 +160,7 @@ class Sam2Bundle:
             volumetric=False,
             modalities=frozenset(self.identity.modalities),
             license=self.license,
-            weights_sha256=self.weights.sha256,
+            weights_sha256=self.weights_sha256,
             random_weights=self.identity.random_weights,
         )
 
@@ -131,6 +177,7 @@ class Sam2Bundle:
             "zoom": settings_to_json(self.zoom),
             "tracking": dict(self.tracking),
             "origin": settings_to_json(self.origin),
+            **({} if self.refinement is None else {"refinement": self.refinement.to_json()}),
         }
 
     @classmethod
@@ -146,11 +193,12 @@ class Sam2Bundle:
             "zoom": ZoomSettings,
             "origin": Origin,
         }
-        read = read_parts(block, ENGINE, parts, {"tracking"})
+        read = read_parts(block, ENGINE, parts, {"tracking", "refinement"})
+        refinement = None if "refinement" not in block else Refinement.from_json(block["refinement"])
         tracking = block.get("tracking", {})
         if not isinstance(tracking, Mapping):
             raise ModelError(f"its 'tracking' is {tracking!r:.80}; expected an object")
-        bundle = cls(identity=read.pop("model"), tracking=dict(tracking), **read)
+        bundle = cls(identity=read.pop("model"), tracking=dict(tracking), refinement=refinement, **read)
         if bundle.frames.image_size != bundle.network.image_size:
             raise ModelError(
                 f"its frames have {bundle.frames.image_size} pixels a side and its network {bundle.network.image_size}"

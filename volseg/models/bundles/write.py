@@ -22,10 +22,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 WEIGHTS_FILE = "models/model.safetensors"
+REFINE_FILE = "models/refine.safetensors"
 
 
 def write_bundle(
-    folder: Path, bundle: Sam2Bundle, state: Mapping[str, Tensor], *, description: str = "", overwrite: bool = False
+    folder: Path,
+    bundle: Sam2Bundle,
+    state: Mapping[str, Tensor],
+    *,
+    refine_state: Mapping[str, Tensor] | None = None,
+    description: str = "",
+    overwrite: bool = False,
 ) -> Sam2Bundle:
     """Writes a bundle: the configs that all SAM 2 bundles share, weights as safetensors, metadata, licence, docs.
 
@@ -33,6 +40,7 @@ def write_bundle(
         folder: the bundle's folder; takes its name only when everything in it is written.
         bundle: what to say about the model; the hash of the weights is filled in.
         state: the weights, under ``Sam2Network``'s key names; stored in the precision they have.
+        refine_state: those of the refining network, under ``RefineNetwork``'s names, for a bundle that has one.
         description: one sentence for the metadata; empty takes the summary.
         overwrite: replace a folder that is there.
 
@@ -43,8 +51,6 @@ def write_bundle(
         ModelError: the folder is there already.
         WriteError: it cannot be written.
     """
-    from safetensors.torch import save_file
-
     folder = Path(folder)
     with atomic_folder(folder, overwrite=overwrite) as partial:
         template = carried_folder() / TEMPLATE
@@ -52,11 +58,12 @@ def write_bundle(
             source = template / part
             copy = shutil.copytree if source.is_dir() else shutil.copyfile
             copy(source, partial / part)
-        weights = partial / WEIGHTS_FILE
-        weights.parent.mkdir()
-        save_file({key: tensor.contiguous() for key, tensor in state.items()}, weights, metadata={"format": "pt"})
-        weights.chmod(0o644)  # safetensors writes for the owner only
-        bundle = replace(bundle, weights=Weights(WEIGHTS_FILE, file_sha256(weights)))
+        bundle = replace(bundle, weights=_save(partial, WEIGHTS_FILE, state))
+        if bundle.refinement is not None:
+            if refine_state is None:
+                raise ModelError(f"the bundle {bundle.identity.name} has a refinement; give its weights, too")
+            refinement = replace(bundle.refinement, weights=_save(partial, REFINE_FILE, refine_state))
+            bundle = replace(bundle, refinement=refinement)
         metadata = _metadata(read_metadata(template), bundle, description or bundle.identity.summary)
         (partial / METADATA_FILE).write_text(json.dumps(metadata, indent=4) + "\n", encoding="utf-8")
         (partial / "docs").mkdir()
@@ -65,6 +72,17 @@ def write_bundle(
             # the code's licence that was copied does not cover these weights
             (partial / "LICENSE").write_text(_license_text(bundle), encoding="utf-8")
     return bundle
+
+
+def _save(folder: Path, name: str, state: Mapping[str, Tensor]) -> Weights:
+    """Writes tensors as safetensors."""
+    from safetensors.torch import save_file
+
+    path = folder / name
+    path.parent.mkdir(exist_ok=True)
+    save_file({key: tensor.contiguous() for key, tensor in state.items()}, path, metadata={"format": "pt"})
+    path.chmod(0o644)  # safetensors writes for the owner only
+    return Weights(name, file_sha256(path))
 
 
 @contextmanager

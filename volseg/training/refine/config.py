@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from volseg.errors import TrainingError
 from volseg.inferers.refine.settings import RefineSettings
-from volseg.networks.refine import RefineSpec
+from volseg.networks.refine.config import RefineSpec
 from volseg.training.config import Precision
 
 REFINE_CONFIG = Path(__file__).parent / "refine_nano.yaml"

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import max_pool3d
 
@@ -37,7 +38,7 @@ def damaged(rng: np.random.Generator, truth: Tensor) -> Tensor:
     return draft.float()
 
 
-def _extent(mask: Tensor) -> tuple[np.ndarray, np.ndarray]:
+def _extent(mask: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     places = torch.nonzero(mask)
     if len(places) == 0:
         return np.zeros(3), np.array(mask.shape, dtype=float)
@@ -65,7 +66,8 @@ def _cut(rng: np.random.Generator, mask: Tensor) -> Tensor:
     part = rng.uniform(0.1, 0.7)
     place = low[axis] + part * (high[axis] - low[axis])
     where = _axes(mask)[axis]
-    return mask & (where > place if part < 0.4 else where < place)
+    rest: Tensor = mask & (where > place if part < 0.4 else where < place)
+    return rest
 
 
 def _run_on(rng: np.random.Generator, mask: Tensor) -> Tensor:
@@ -81,7 +83,8 @@ def _run_on(rng: np.random.Generator, mask: Tensor) -> Tensor:
     section = mask.select(axis, place).unsqueeze(axis)
     where = _axes(mask)[axis]
     reach = (where >= place) & (where < high[axis] + length) if up else (where <= place) & (where >= low[axis] - length)
-    return mask | (section & reach)
+    longer: Tensor = mask | (section & reach)
+    return longer
 
 
 def _shift(rng: np.random.Generator, mask: Tensor) -> Tensor:
@@ -126,7 +129,8 @@ def _blob(rng: np.random.Generator, mask: Tensor) -> Tensor:
     radii = np.maximum(2.0, rng.uniform(0.1, 0.35) * float((high - low).mean()) * np.exp(rng.normal(0, 0.3, 3)))
     parts = [((axis - c) / r).square() for axis, c, r in zip(_axes(mask), centre, radii, strict=True)]
     ball = parts[0] + parts[1] + parts[2] < 1
-    return mask & ~ball if rng.random() < 0.5 else mask | ball
+    changed: Tensor = mask & ~ball if rng.random() < 0.5 else mask | ball
+    return changed
 
 
 WAYS: tuple[Callable[[np.random.Generator, Tensor], Tensor], ...] = (_cut, _cut, _run_on, _shift, _grow, _wave, _blob)

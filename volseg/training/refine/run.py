@@ -22,7 +22,7 @@ from volseg.errors import TrainingError
 from volseg.geometry import Grid
 from volseg.inferers.refine.channels import all_channels
 from volseg.models.base import Model
-from volseg.networks.refine import RefineNetwork
+from volseg.networks.refine.network import RefineNetwork
 from volseg.training.cases import TrainingCase, split_cases
 from volseg.training.config import Precision, read_config
 from volseg.training.ema import WeightAverage

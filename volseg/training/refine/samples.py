@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,9 +108,9 @@ class RefineSampler:
         self, volumes: Sequence[RefineVolume], painted: Sequence[TrainingVolume], config: RefineTrainConfig
     ) -> None:
         self._config = config
-        self._volumes: Mapping[str, list[RefineVolume]] = {}
+        self._volumes: defaultdict[str, list[RefineVolume]] = defaultdict(list)
         for volume in volumes:
-            self._volumes.setdefault(volume.group, []).append(volume)  # type: ignore[attr-defined]
+            self._volumes[volume.group].append(volume)
         weights = config.sampling.weights
         self._groups = [name for name in weights if name in self._volumes or name == GROUP]
         total = sum(weights[name] for name in self._groups)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import affine_grid, avg_pool3d, grid_sample, interpolate
 
@@ -47,7 +48,8 @@ def vary_intensities(rng: np.random.Generator, image: Tensor, *, free: bool) -> 
     shape = (image.shape[0], image.shape[1], image.shape[2])
     strength = 1.0 if free else 0.5
     if rng.random() < 0.5:
-        image = (image - 0.5) * float(np.exp(rng.normal(0, 0.3 * strength))) + 0.5 + float(rng.normal(0, 0.12 * strength))
+        contrast, shift = float(np.exp(rng.normal(0, 0.3 * strength))), float(rng.normal(0, 0.12 * strength))
+        image = (image - 0.5) * contrast + 0.5 + shift
     if free and rng.random() < 0.3:
         image = image.clamp(min=0).pow(float(np.exp(rng.normal(0, 0.3))))
     if free and rng.random() < 0.1:
@@ -69,9 +71,10 @@ def vary_intensities(rng: np.random.Generator, image: Tensor, *, free: bool) -> 
     return image
 
 
-def _rotation(angles: np.ndarray) -> np.ndarray:
+def _rotation(angles: NDArray[np.float64]) -> NDArray[np.float64]:
     (cx, cy, cz), (sx, sy, sz) = np.cos(angles), np.sin(angles)
     x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
     y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
     z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
-    return np.asarray(z @ y @ x)
+    result: NDArray[np.float64] = z @ y @ x
+    return result

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import IntEnum
 
-import torch
 from torch import Tensor, nn
 
 from volseg.errors import ModelError
-
-PRIOR_SCALE = 2.0
-"""Logit that a voxel of the draft starts with."""
+from volseg.networks.refine.config import RefineSpec
 
 
 class Channel(IntEnum):
@@ -34,39 +30,8 @@ class Channel(IntEnum):
     """1 in a mask or lasso drawn on a slice, -1 elsewhere on it, 0 on all other slices."""
 
 
-@dataclass(frozen=True)
-class RefineSpec:
-    """The refining network, completely described: with a state dict it can be built.
-
-    Attributes:
-        width: channels at full resolution; each halving doubles them. Divisible by 8 (groups of the norms).
-        blocks_down: residual blocks of the encoder, finest level first.
-        blocks_up: residual blocks of the decoder, coarsest level first; one level less.
-
-    Raises:
-        ModelError: the numbers do not fit together.
-    """
-
-    width: int = 16
-    blocks_down: tuple[int, ...] = (1, 2, 2, 2)
-    blocks_up: tuple[int, ...] = (1, 1, 1)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "blocks_down", tuple(self.blocks_down))
-        object.__setattr__(self, "blocks_up", tuple(self.blocks_up))
-        if self.width < 8 or self.width % 8 or min(*self.blocks_down, *self.blocks_up) < 1:
-            raise ModelError(f"the width is a multiple of 8 and every level has a block, got {self}")
-        if len(self.blocks_down) < 2 or len(self.blocks_up) != len(self.blocks_down) - 1:
-            raise ModelError(f"the decoder has one level less than the encoder, got {self}")
-
-    @property
-    def multiple(self) -> int:
-        """The sides of an input are multiples of this."""
-        return int(2 ** (len(self.blocks_down) - 1))
-
-
 class RefineNetwork(nn.Module):
-    """MONAI's SegResNet (Myronenko, BrainLes 2018) on the channels of `Channel`; its answer is added to the draft.
+    """MONAI's SegResNet (Myronenko, BrainLes 2018) on the channels of `Channel`.
 
     Args:
         spec: what to build.
@@ -90,7 +55,6 @@ class RefineNetwork(nn.Module):
             blocks_down=spec.blocks_down,
             blocks_up=spec.blocks_up,
         )
-        self.draft_scale = nn.Parameter(torch.tensor(PRIOR_SCALE))
         if state is not None:
             try:
                 self.load_state_dict(dict(state))
@@ -107,6 +71,5 @@ class RefineNetwork(nn.Module):
         Returns:
             [B, 1, A, B, C] float32.
         """
-        draft = channels[:, Channel.DRAFT, None].float()
-        logits: Tensor = self.body(channels).float() + self.draft_scale * draft
+        logits: Tensor = self.body(channels).float()
         return logits
