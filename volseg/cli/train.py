@@ -10,7 +10,8 @@ import typer
 from volseg.cli.choices import AUTO, one_of
 from volseg.cli.choices import device as check_device
 
-ADAPTATIONS = ("full", "frozen-encoder", "lora")
+REFINE = "refine"
+ADAPTATIONS = ("full", "frozen-encoder", "lora", REFINE)
 START_PANEL = "Starting from trained weights"
 
 
@@ -46,7 +47,8 @@ def train(
         str | None,
         typer.Option(
             metavar="|".join(ADAPTATIONS),
-            help="Train everything, all but the image encoder, or low-rank additions (LoRA). [default: full]",
+            help="Train everything, all but the image encoder, low-rank additions (LoRA), or the second look in 3D "
+            "alone. [default: full]",
             callback=one_of(*ADAPTATIONS),
             rich_help_panel=START_PANEL,
         ),
@@ -71,12 +73,19 @@ def train(
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write curves for TensorBoard.")] = False,
 ) -> None:
     """Trains a slice-wise network from labelled volumes; unlabelled voxels count as unknown, not as background."""
+    if weights is None and (adapt or lora_rank or image_size):
+        raise typer.BadParameter("--adapt, --lora-rank and --image-size need --weights to start from")
+    if adapt == REFINE:
+        if lora_rank or image_size or workers or tensorboard:
+            raise typer.BadParameter(
+                "--adapt refine takes none of --lora-rank, --image-size, --workers and --tensorboard"
+            )
+        typer.echo(_train_refinement(str(weights), data, output, config, resume, steps, minutes, device))
+        return
     from volseg.training.run import choose_config
     from volseg.training.run import train as run
     from volseg.training.start import read_start
 
-    if weights is None and (adapt or lora_rank or image_size):
-        raise typer.BadParameter("--adapt, --lora-rank and --image-size need --weights to start from")
     start = None if weights is None else read_start(weights, image_size=image_size)
     chosen = choose_config(config, start, adapt=adapt, lora_rank=lora_rank, steps=steps, minutes=minutes)
     path = run(
@@ -90,3 +99,28 @@ def train(
         tensorboard=tensorboard,
     )
     typer.echo(path)
+
+
+def _train_refinement(
+    weights: str,
+    data: Path,
+    output: Path,
+    config: Path | None,
+    resume: bool,
+    steps: int | None,
+    minutes: float | None,
+    device: str,
+) -> Path:
+    from volseg.models.device import choose_device
+    from volseg.training.config import read_settings
+    from volseg.training.refine.base import load_base
+    from volseg.training.refine.config import REFINE_CONFIG, REFINE_FINE_TUNE, RefineTrainConfig
+    from volseg.training.refine.run import RefineRun
+    from volseg.training.start import read_start
+
+    said = {name: value for name, value in (("steps", steps), ("minutes", minutes)) if value is not None}
+    path = config or (REFINE_FINE_TUNE if data.is_file() else REFINE_CONFIG)
+    chosen = read_settings(path, RefineTrainConfig, above={"schedule": said})
+    where = str(choose_device(device))
+    run = RefineRun(chosen, output, read_start(weights), lambda: load_base(weights, where), where)
+    return run.train(data, resume=resume)

@@ -77,6 +77,12 @@ def export(
     bundle = write_bundle(partial, _described(config, output, start, cases[0]), tensors, refine_state=refine_state)
     (partial / CARD).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     _say_what_was_trained(partial, config, start, facts)
+    take_parts(partial, output)
+    return bundle
+
+
+def take_parts(partial: Path, output: Path) -> None:
+    """Moves a bundle's parts into a run's folder in place of earlier ones; its metadata comes last."""
     (output / METADATA_FILE).unlink(missing_ok=True)
     for part in PARTS:
         old, new = output / part, partial / part
@@ -84,7 +90,6 @@ def export(
             shutil.rmtree(old)
         new.replace(old)
     partial.rmdir()
-    return bundle
 
 
 def card_facts(

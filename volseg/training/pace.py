@@ -4,8 +4,27 @@ from __future__ import annotations
 
 import math
 import time
+from typing import Protocol
 
-from volseg.training.config import ScheduleConfig
+
+class Schedule(Protocol):
+    """What pace depends on; see ``ScheduleConfig``."""
+
+    @property
+    def steps(self) -> int:
+        """Steps in all, at most."""
+
+    @property
+    def minutes(self) -> float:
+        """Minutes in all, at most; 0 for any number."""
+
+    @property
+    def warm_up(self) -> int:
+        """Steps of linear warm-up."""
+
+    @property
+    def learning_rate(self) -> float:
+        """The peak."""
 
 
 class Clock:
@@ -29,12 +48,12 @@ class Clock:
         self._before, self._since = seconds, time.monotonic()
 
 
-def is_over(step: int, seconds: float, schedule: ScheduleConfig) -> bool:
+def is_over(step: int, seconds: float, schedule: Schedule) -> bool:
     """Whether a run ends after ``step`` steps and so many seconds."""
     return step >= schedule.steps or 0 < schedule.minutes * 60 <= seconds
 
 
-def learning_rate(step: int, schedule: ScheduleConfig, seconds: float = 0.0) -> float:
+def learning_rate(step: int, schedule: Schedule, seconds: float = 0.0) -> float:
     """Linear warm-up, then half a cosine down to a hundredth, by steps or by time, whichever is further on."""
     warm = min(1.0, (step + 1) / max(1, schedule.warm_up))
     part = max(0, step - schedule.warm_up) / max(1, schedule.steps - schedule.warm_up)

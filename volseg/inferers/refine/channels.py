@@ -15,8 +15,10 @@ from volseg.networks.refine.network import Channel
 from volseg.prompts import Box, Lasso, MaskPrompt, Point, Prompt, Scribble
 from volseg.transforms.windows import IntensityWindow
 
-POINT_WIDTH = 1.5
-"""Standard deviation of a click's bump, in samples."""
+POINT_REACH = 4.0
+"""Samples from a click at which its sign has faded to 1 / e; so wide that coarse levels of the network see it, too."""
+POINT_PEAK = 2.0
+"""Value at a click."""
 IMAGE_RANGE = (-0.5, 1.5)
 """Intensities are cut off here, in units of the window."""
 IMAGE_SCALE = (0.5, 0.25)
@@ -80,7 +82,8 @@ def intensity_channels(image: Tensor, draft: Tensor) -> Tensor:
 def prompt_channels(lattice: Lattice, prompts: Sequence[Prompt]) -> Tensor:
     """`Channel.INSIDE` to `Channel.DRAWN`, [4, A, B, C].
 
-    A mask on several slices is a draft rather than something drawn, and is not shown here.
+    A mask on several slices is a draft rather than something drawn, and is not shown here. What is drawn to be taken
+    away is shown as many clicks.
 
     Args:
         lattice: where.
@@ -96,81 +99,63 @@ def prompt_channels(lattice: Lattice, prompts: Sequence[Prompt]) -> Tensor:
             add_bump(inside if prompt.positive else outside, _apart(places))
         elif isinstance(prompt, Box):
             _add_box(box, lattice, prompt)
-        elif isinstance(prompt, Lasso | MaskPrompt):
+        elif isinstance(prompt, Lasso | MaskPrompt) and prompt.positive:
             _add_drawn(drawn, lattice, prompt)
+        elif isinstance(prompt, Lasso | MaskPrompt):
+            add_bump(outside, _apart(lattice.positions(prompt.voxels_ijk(lattice.grid).astype(np.float64))))
     return result
 
 
 def add_bump(channel: Tensor, places: NDArray[np.float64]) -> None:
     """Raises a channel [A, B, C] around places [N, 3], in samples."""
-    axes = [torch.arange(n, dtype=torch.float32) for n in channel.shape]
-    for place in places:
-        a, b, c = (
-            torch.exp(-(axis - float(x)).square() / (2 * POINT_WIDTH**2)) for axis, x in zip(axes, place, strict=True)
-        )
-        torch.maximum(channel, a[:, None, None] * b[None, :, None] * c[None, None, :], out=channel)
+    a, b, c = (torch.arange(n, dtype=torch.float32) for n in channel.shape)
+    for x, y, z in places.tolist():
+        flat = (a - x).square()[:, None, None] + (b - y).square()[None, :, None]
+        distance = (flat + (c - z).square()[None, None, :]).sqrt()
+        torch.maximum(channel, POINT_PEAK * torch.exp(-distance / POINT_REACH), out=channel)
 
 
 def _apart(places: NDArray[np.float64]) -> NDArray[np.float64]:
-    """One place of each sample that a line runs through."""
+    """One place for each sample that has any."""
     _, index = np.unique(np.round(places).astype(int), axis=0, return_index=True)
     return places[np.sort(index)]
 
 
-def _spans(lattice: Lattice, low: NDArray[np.float64], high: NDArray[np.float64]) -> list[Tensor]:
-    """How much of each sample lies between two faces along x, y and z; at its most 1, however thin."""
+def _add_box(channel: Tensor, lattice: Lattice, box: Box) -> None:
+    """1 in the box, -1 on the rest of what it speaks of; what an earlier box holds stays."""
+    low, high = np.array(box.low) - 0.5, np.array(box.high) + 0.5
+    inside = _product(lattice, low, high)
+    ends = np.array([lattice.low, lattice.high])
+    if box.flat_axis is not None:
+        ends[:, box.flat_axis] = low[box.flat_axis], high[box.flat_axis]
+    said = 2 * inside - _product(lattice, ends[0], ends[1])
+    speaks = (said > 0) | ((said < 0) & (channel <= 0))
+    channel.copy_(torch.where(speaks, said, channel))
+
+
+def _product(lattice: Lattice, low: NDArray[np.float64], high: NDArray[np.float64]) -> Tensor:
+    """How much of each sample lies in a box; thinner than a sample, it is shown as clearly as a thick one."""
     order, signs = lattice.grid.axis_order, lattice.grid.axis_signs
     spans = [torch.zeros(0)] * 3
     for axis in range(3):
         faces = lattice.low[axis] + np.arange(lattice.counts[axis] + 1) * lattice.steps[axis]
         covered = np.clip(np.minimum(faces[1:], high[axis]) - np.maximum(faces[:-1], low[axis]), 0, None)
-        covered = covered / max(float(covered.max(initial=0.0)), 1e-6)
-        values = torch.from_numpy(covered.astype(np.float32))
+        values = torch.from_numpy((covered / max(float(covered.max(initial=0.0)), 1e-6)).astype(np.float32))
         spans[order[axis]] = values.flip(0) if signs[axis] < 0 else values
-    return spans
-
-
-def _add_box(channel: Tensor, lattice: Lattice, box: Box) -> None:
-    low, high = np.array(box.low) - 0.5, np.array(box.high) + 0.5
-    a, b, c = _spans(lattice, low, high)
-    inside = a[:, None, None] * b[None, :, None] * c[None, None, :]
-    if box.flat_axis is None:
-        speaks = torch.ones_like(channel)
-    else:
-        everywhere_low, everywhere_high = np.array(lattice.low), np.array(lattice.high)
-        everywhere_low[box.flat_axis], everywhere_high[box.flat_axis] = low[box.flat_axis], high[box.flat_axis]
-        a, b, c = _spans(lattice, everywhere_low, everywhere_high)
-        speaks = a[:, None, None] * b[None, :, None] * c[None, None, :]
-    _say(channel, inside, speaks)
+    a, b, c = spans
+    return a[:, None, None] * b[None, :, None] * c[None, None, :]
 
 
 def _add_drawn(channel: Tensor, lattice: Lattice, prompt: Lasso | MaskPrompt) -> None:
     voxels = prompt.voxels_ijk(lattice.grid)
-    if len(voxels) == 0:
+    if len(voxels) == 0 or (voxels.min(axis=0) < voxels.max(axis=0)).all():
         return
-    flat = np.flatnonzero(voxels.min(axis=0) == voxels.max(axis=0))
-    if len(flat) == 0:
-        return
-    axis, index = int(flat[0]), int(voxels[0, flat[0]])
     start = voxels.min(axis=0)
     block = np.zeros(voxels.max(axis=0) - start + 1, dtype=bool)
     block[tuple((voxels - start).T)] = True
     mask = ObjectMask(1, lattice.grid, (int(start[0]), int(start[1]), int(start[2])), block)
     inside = show_mask(lattice, mask)
-    inside = inside / inside.max().clamp(min=1e-6)
-    if prompt.positive:
-        low, high = np.array(lattice.low), np.array(lattice.high)
-        low[axis], high[axis] = index - 0.5, index + 0.5
-        a, b, c = _spans(lattice, low, high)
-        _say(channel, inside, a[:, None, None] * b[None, :, None] * c[None, None, :])
-    else:
-        _say(channel, torch.zeros_like(inside), inside)
-
-
-def _say(channel: Tensor, inside: Tensor, speaks: Tensor) -> None:
-    """Adds what one prompt says; where another one said "inside", that stays."""
-    said = 2 * torch.minimum(inside, speaks) - speaks
-    channel.copy_(torch.where(said.abs() >= channel.abs(), torch.maximum(said, channel * (channel > 0)), channel))
+    torch.maximum(channel, inside / inside.max().clamp(min=1e-6), out=channel)
 
 
 def all_channels(image: Tensor, draft: Tensor, prompts: Tensor) -> Tensor:

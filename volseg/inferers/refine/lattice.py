@@ -154,7 +154,8 @@ def choose_lattice(
     size_mm = (high - low) * spacing
     step_mm = (float(np.prod(size_mm)) / settings.samples) ** (1 / 3)
     step_mm = max(step_mm, settings.finest * float(np.prod(spacing) ** (1 / 3)))
-    counts = np.maximum(1, np.round(size_mm / step_mm / multiple)).astype(int) * multiple
+    # The coarsest level of the network has two samples a side or more.
+    counts = np.maximum(2, np.round(size_mm / step_mm / multiple)).astype(int) * multiple
     a, b, c = (float(one) for one in low)
     d, e, f = (float(one) for one in high)
     return Lattice(grid, (a, b, c), (d, e, f), (int(counts[0]), int(counts[1]), int(counts[2])))

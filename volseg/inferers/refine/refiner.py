@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from volseg.data.object_mask import ObjectMask
-from volseg.inferers.refine.channels import add_bump, all_channels, prompt_channels, show_image, show_mask
+from volseg.inferers.refine.channels import all_channels, prompt_channels, show_image, show_mask
 from volseg.inferers.refine.lattice import Lattice, choose_lattice
 from volseg.inferers.refine.settings import RefineSettings
 from volseg.prompts import Point, Prompt
@@ -20,8 +20,12 @@ if TYPE_CHECKING:
     from volseg.networks.refine.network import RefineNetwork
     from volseg.transforms.windows import IntensityWindow
 
-SURE = 1.0
-"""Logit that a clicked sample has at least, with the sign that was said."""
+SURE = 0.5
+"""Logit at a click, at least, with the sign that was said."""
+NEAR = 4.0
+"""Twice the variance of the bump by which logits are pushed there, in samples."""
+MAX_PUSHES = 8
+"""Between samples a bump is lower than at its middle, so that one push may not be enough."""
 
 
 class Refiner:
@@ -106,17 +110,31 @@ def _touches(lattice: Lattice, inside: NDArray[np.bool_]) -> bool:
 
 def _as_clicked(logits: Tensor, lattice: Lattice, prompts: Sequence[Prompt]) -> Tensor:
     """Raises or lowers logits around clicks that the network did not follow."""
+    axes = [torch.arange(n, dtype=torch.float32) for n in logits.shape]
     for prompt in prompts:
         if not isinstance(prompt, Point):
             continue
-        place = lattice.positions(np.array([prompt.position]))
-        nearest = np.round(place[0]).astype(int)
-        if (nearest < 0).any() or (nearest >= logits.shape).any():
+        place = lattice.positions(np.array([prompt.position]))[0]
+        if (place < -0.5).any() or (place > np.array(logits.shape) - 0.5).any():
             continue
         sign = 1.0 if prompt.positive else -1.0
-        lacking = SURE - sign * float(logits[tuple(nearest)])
-        if lacking > SURE:
-            bump = torch.zeros_like(logits)
-            add_bump(bump, nearest[None].astype(np.float64))
+        a, b, c = (torch.exp(-(axis - float(x)).square() / NEAR) for axis, x in zip(axes, place, strict=True))
+        bump = a[:, None, None] * b[None, :, None] * c[None, None, :]
+        bump /= bump.max()
+        for _ in range(MAX_PUSHES):
+            lacking = SURE - sign * _between(logits, place)
+            if lacking <= 0:
+                break
             logits = logits + sign * lacking * bump
     return logits
+
+
+def _between(values: Tensor, place: NDArray[np.float64]) -> float:
+    """Values [A, B, C] at a place between samples, by linear interpolation."""
+    result = values
+    for position in place:
+        low = int(np.clip(np.floor(position), 0, len(result) - 1))
+        high = min(low + 1, len(result) - 1)
+        part = float(np.clip(position - low, 0, 1))
+        result = (1 - part) * result[low] + part * result[high]
+    return float(result)

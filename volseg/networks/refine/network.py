@@ -21,13 +21,13 @@ class Channel(IntEnum):
     DRAFT = 2
     """The draft: 1 inside, -1 outside."""
     INSIDE = 3
-    """Clicks and scribbles on the object: 1 at the place, falling off around it."""
+    """Clicks and scribbles on the object: high at the place, falling off around it."""
     OUTSIDE = 4
     """Clicks and scribbles beside the object."""
     BOX = 5
-    """1 in a box, -1 elsewhere on the slices that it speaks of, 0 on all others."""
+    """1 in a box, -1 elsewhere on its slice, or anywhere else if it is 3D; 0 where no box says anything."""
     DRAWN = 6
-    """1 in a mask or lasso drawn on a slice, -1 elsewhere on it, 0 on all other slices."""
+    """1 in a mask or lasso drawn on a slice."""
 
 
 class RefineNetwork(nn.Module):

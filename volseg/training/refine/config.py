@@ -14,6 +14,8 @@ from volseg.training.config import Precision
 
 REFINE_CONFIG = Path(__file__).parent / "refine_nano.yaml"
 """How the refining network of the shipped sam2-nano was trained."""
+REFINE_FINE_TUNE = Path(__file__).parent / "refine_fine_tune.yaml"
+"""How a refining network is taught a few cases more."""
 
 
 @dataclass(frozen=True)
@@ -21,18 +23,21 @@ class RefineSampleConfig:
     """What is shown.
 
     Attributes:
-        weights: how often cases of each group are shown, relative; ``synthetic`` are generated volumes.
-        drafts: answers of the base model by group, for each case; other groups have none, and only damaged truths.
+        weights: how often cases of each group are shown, relative; ``synthetic`` are generated volumes. With none, all
+            groups are shown alike.
+        drafts: answers of the base model by group, for each case; 0 for none, and only damaged truths.
+        other_drafts: the same for groups that are not named.
         damaged: part of the drafts that are damaged truths where there are answers, too.
         rounds: probability of 0, 1, 2 ... corrections after the first answer.
         synthetic_volumes: generated volumes kept at a time.
         synthetic_renewal: steps after which the oldest of them is replaced.
     """
 
-    weights: Mapping[str, float]
+    weights: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     drafts: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    other_drafts: int = 12
     damaged: float = 0.35
-    rounds: tuple[float, ...] = (0.35, 0.4, 0.25)
+    rounds: tuple[float, ...] = (0.25, 0.4, 0.35)
     synthetic_volumes: int = 48
     synthetic_renewal: int = 12
 
@@ -47,7 +52,8 @@ class RefineScheduleConfig:
     """How long, and with what step.
 
     Attributes:
-        steps: optimiser steps.
+        steps: optimiser steps, at most.
+        minutes: the training ends after so many, if its steps are not done before; 0 sets no limit.
         objects: objects in a step.
         steps_per_epoch: after so many steps a checkpoint is written.
         learning_rate: peak of AdamW's.
@@ -58,6 +64,7 @@ class RefineScheduleConfig:
     """
 
     steps: int
+    minutes: float = 0.0
     objects: int = 2
     steps_per_epoch: int = 100
     learning_rate: float = 1e-3
@@ -72,20 +79,23 @@ class RefineTrainConfig:
     """The whole training.
 
     Attributes:
-        cases: YAML file of the base model's training, which names sources and held-out patients; beside this one.
-        base: name of the model whose answers are refined.
-        sampling: what is shown.
         schedule: how long.
-        spec: the network.
-        settings: how blocks are sampled.
+        cases: YAML file of the base model's training, which names sources and held-out patients, by its place from this
+            one; empty where a table of cases does.
+        sampling: what is shown.
+        go_on: start from the base model's refining network, where it has one.
+        hold_out: part of the patients that are held out where the table of cases does not say.
+        spec: the network, where it is not gone on with.
+        settings: how blocks are sampled, likewise.
         seed: of everything drawn.
         precision: of the forward pass.
     """
 
-    cases: str
-    base: str
-    sampling: RefineSampleConfig
     schedule: RefineScheduleConfig
+    cases: str = ""
+    sampling: RefineSampleConfig = field(default_factory=RefineSampleConfig)
+    go_on: bool = True
+    hold_out: float = 0.2
     spec: RefineSpec = field(default_factory=RefineSpec)
     settings: RefineSettings = field(default_factory=RefineSettings)
     seed: int = 0

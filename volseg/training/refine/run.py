@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import math
+import shutil
 import time
-from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import asdict
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,127 +19,199 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from volseg.data.atomic import atomic_path
 from volseg.errors import TrainingError
-from volseg.geometry import Grid
-from volseg.inferers.refine.channels import all_channels
+from volseg.inferers.refine.channels import POINT_PEAK, all_channels
+from volseg.inferers.refine.refiner import Refiner
 from volseg.models.base import Model
+from volseg.models.bundles.metadata import Origin, Refinement, Weights
+from volseg.models.bundles.write import write_bundle
 from volseg.networks.refine.network import RefineNetwork
-from volseg.training.cases import TrainingCase, split_cases
+from volseg.training.cases import TrainingCase, listed_cases, split_cases
 from volseg.training.config import Precision, read_config
 from volseg.training.ema import WeightAverage
-from volseg.training.refine.config import REFINE_CONFIG, RefineScheduleConfig, RefineTrainConfig
-from volseg.training.refine.drafts import load_drafts, make_drafts, save_drafts
+from volseg.training.export import CARD, PARTIAL, is_exported, take_parts
+from volseg.training.pace import Clock, is_over, learning_rate
+from volseg.training.record import write_log
+from volseg.training.refine.config import REFINE_CONFIG, RefineTrainConfig
+from volseg.training.refine.drafts import Draft, load_drafts, make_drafts, save_drafts
 from volseg.training.refine.samples import (
     RefineSample,
     RefineSampler,
-    RefineVolume,
     add_correction,
     next_draft,
     read_painted,
     read_refine_volume,
 )
+from volseg.training.refine.score import score
+from volseg.training.start import StartWeights
+from volseg.training.synthetic import GROUP
 from volseg.training.volume import read_arrays
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint.pt"
-LOG = "log.jsonl"
-WEIGHTS = "refine.safetensors"
 DRAFTS = "drafts"
 CLICK_WEIGHT = 8.0
 """How much more voxels at clicks count in the cross entropy."""
 
 
-def train_refinement(
-    config: RefineTrainConfig,
-    data: Path,
-    output: Path,
-    load_base: Callable[[], Model],
-    *,
-    resume: bool = False,
-    device: str = "cpu",
-    stop: Callable[[int], bool] | None = None,
-) -> Path:
-    """Trains and writes averaged weights as safetensors.
+@dataclass(frozen=True, eq=False)
+class RefineRun:
+    """A run that is ready to go.
 
-    Args:
-        config: what on, and how.
-        data: the folder below which the sources of ``config.cases`` lie, or a table of cases.
-        output: for drafts, checkpoint, log and weights.
-        load_base: gives the model whose answers are refined; asked only where drafts are missing.
-        resume: go on from the checkpoint there, exactly as if the run had never stopped.
+    Attributes:
+        config: what is trained, and how.
+        output: folder for drafts, checkpoint, log and, in the end, the bundle.
+        start: the model whose answers are refined, as stored.
+        load_base: gives it ready to answer; asked only where drafts are missing.
         device: of the network; samples are made on the CPU.
-        stop: asked after every epoch, given the step; True ends the run before its last step.
-
-    Raises:
-        TrainingError: data or checkpoint do not fit the configuration.
     """
-    output.mkdir(parents=True, exist_ok=True)
-    cases, _ = split_cases(data, read_config(REFINE_CONFIG.parent / config.cases))
-    cases = tuple(case for case in cases if config.sampling.weights.get(case.source.group, 0) > 0)
-    volumes = _volumes(config, cases, output / DRAFTS, load_base)
-    sampler = RefineSampler(volumes, read_painted(cases), config)
-    torch.manual_seed(config.seed)
-    network = RefineNetwork(config.spec).to(device)
-    average = WeightAverage(network, config.schedule.ema_decay)
-    optimizer = torch.optim.AdamW(
-        network.parameters(), config.schedule.learning_rate, weight_decay=config.schedule.weight_decay
-    )
-    step = _load(output / CHECKPOINT, network, average, optimizer) if resume else 0
-    seen: dict[str, list[float]] = defaultdict(list)
-    since = time.monotonic()
-    network.train()
-    while step < config.schedule.steps:
-        for name, value in _step(network, optimizer, sampler, config, step).items():
-            seen[name].append(value)
-        average.update(network)
-        step += 1
-        if step % config.schedule.steps_per_epoch == 0 or step == config.schedule.steps:
-            _save(output / CHECKPOINT, network, average, optimizer, step)
-            means = {name: round(float(np.mean(values)), 4) for name, values in sorted(seen.items())}
-            seconds = (time.monotonic() - since) / config.schedule.steps_per_epoch
-            _log(output, {"step": step, "seconds per step": round(seconds, 3), **means})
-            seen.clear()
-            since = time.monotonic()
-            if stop is not None and stop(step):
-                break
-    return export_refinement(average.weights(), output / WEIGHTS)
+
+    config: RefineTrainConfig
+    output: Path
+    start: StartWeights
+    load_base: Callable[[], Model]
+    device: str = "cpu"
+
+    @property
+    def refinement(self) -> Refinement:
+        """What is trained: the model's own, or a new one."""
+        own = self.start.bundle.refinement
+        if own is not None and self.config.go_on:
+            return own
+        return Refinement(Weights("", ""), self.config.spec, self.config.settings)
+
+    def train(self, data: Path, *, resume: bool = False) -> Path:
+        """Trains, scores on held-out cases, and makes the output folder a bundle.
+
+        Args:
+            data: the folder below which the sources of ``config.cases`` lie, or a table of cases.
+            resume: go on from the checkpoint there, exactly as if the run had never stopped.
+
+        Returns:
+            The output folder.
+
+        Raises:
+            TrainingError: data or checkpoint do not fit the configuration, or there is a run and ``resume`` is false.
+        """
+        config, schedule = self.config, self.config.schedule
+        checkpoint = self.output / CHECKPOINT
+        if not resume and (checkpoint.exists() or is_exported(self.output)):
+            raise TrainingError(f"{self.output} holds a run already; go on with --resume, or name another folder")
+        training, held_out = self._cases(data)
+        self.output.mkdir(parents=True, exist_ok=True)
+        drafts = self._drafts(training)
+        volumes = [read_refine_volume(case, some) for case, some in zip(training, drafts, strict=True)]
+        sampled = replace(config, spec=self.refinement.network, settings=self.refinement.settings)
+        sampler = RefineSampler(volumes, read_painted(training) if GROUP in config.sampling.weights else [], sampled)
+        torch.manual_seed(config.seed)
+        goes_on = self.refinement is self.start.bundle.refinement
+        network = RefineNetwork(self.refinement.network, _full(self.start.refine_state) if goes_on else None)
+        network.to(self.device)
+        average = WeightAverage(network, schedule.ema_decay)
+        rate, decay = schedule.learning_rate, schedule.weight_decay
+        optimizer = torch.optim.AdamW(network.parameters(), rate, weight_decay=decay)
+        clock = Clock()
+        step = _load(checkpoint, network, average, optimizer, clock) if resume and checkpoint.exists() else 0
+        asked = self._drafts(held_out)
+        if step == 0:
+            self._score("start", 0, average, held_out, asked)
+        seen: dict[str, list[float]] = defaultdict(list)
+        network.train()
+        while not is_over(step, clock.seconds, schedule):
+            for name, value in _step(network, optimizer, sampler, sampled, step, clock.seconds).items():
+                seen[name].append(value)
+            average.update(network)
+            step += 1
+            if step % schedule.steps_per_epoch == 0 or is_over(step, clock.seconds, schedule):
+                _save(checkpoint, network, average, optimizer, step, clock)
+                means = {name: round(float(np.mean(values)), 4) for name, values in sorted(seen.items())}
+                write_log(self.output, "train", step, means)
+                seen.clear()
+        scores = self._score("final", step, average, held_out, asked)
+        self._export(average, training, held_out, step, clock.seconds, scores)
+        return self.output
+
+    def _cases(self, data: Path) -> tuple[tuple[TrainingCase, ...], tuple[TrainingCase, ...]]:
+        if data.is_file():
+            training, held_out = listed_cases(data, hold_out=self.config.hold_out, seed=self.config.seed)
+        elif not self.config.cases:
+            raise TrainingError(f"{data} is a folder, and the configuration names no sources in it; give a CSV file")
+        else:
+            training, held_out = split_cases(data, read_config(REFINE_CONFIG.parent / self.config.cases))
+        weights = self.config.sampling.weights
+        return tuple(one for one in training if not weights or weights.get(one.source.group, 0) > 0), held_out
+
+    def _drafts(self, cases: Sequence[TrainingCase]) -> list[list[Draft]]:
+        """The base model's answers about cases, from earlier or made now."""
+        folder = self.output / DRAFTS
+        folder.mkdir(parents=True, exist_ok=True)
+        model: Model | None = None
+        found = []
+        for case in cases:
+            count = self.config.sampling.drafts.get(case.source.group, self.config.sampling.other_drafts)
+            path = folder / (case.name.replace("/", "__") + ".npz")
+            _, _, grid = read_arrays(case)
+            if count and not path.exists():
+                model = model or self.load_base()
+                logger.info("asking %s about %s", self.start.name, case.name)
+                save_drafts(path, make_drafts(model, case, count, self.config.seed), grid)
+            found.append(load_drafts(path, grid) if count else [])
+        return found
+
+    def _score(
+        self,
+        kind: str,
+        step: int,
+        average: WeightAverage,
+        cases: Sequence[TrainingCase],
+        drafts: Sequence[Sequence[Draft]],
+    ) -> dict[str, float]:
+        if not cases:
+            return {}
+        network = RefineNetwork(self.refinement.network, average.weights()).to(self.device)
+        scores = score(Refiner(network, self.refinement.settings), cases, drafts)
+        write_log(self.output, kind, step, scores)
+        return scores
+
+    def _export(
+        self,
+        average: WeightAverage,
+        training: Sequence[TrainingCase],
+        held_out: Sequence[TrainingCase],
+        step: int,
+        seconds: float,
+        scores: dict[str, float],
+    ) -> None:
+        start = self.start
+        name = self.output.resolve().name
+        groups = ", ".join(sorted({case.source.group for case in training}))
+        summary = f"{start.name}, its second look in 3D trained on {len(training)} cases of {groups}."
+        bundle = replace(
+            start.bundle,
+            identity=replace(start.bundle.identity, name=name, version="1.0.0", summary=summary),
+            refinement=self.refinement,
+            origin=Origin(file=start.name, sha256=start.sha256),
+        )
+        facts = {
+            "base": {"name": start.name, "sha256": start.sha256, "licence": start.bundle.license.spdx or "unknown"},
+            "network": asdict(self.refinement.network),
+            "steps": step,
+            "hours": round(seconds / 3600, 2),
+            "cases": dict(Counter(case.source.group for case in training)),
+            "held_out_patients": sorted({case.patient for case in held_out}),
+            "schedule": asdict(self.config.schedule),
+            "validation": scores,
+        }
+        weights = {n: v.half().cpu() if v.is_floating_point() else v.cpu() for n, v in average.weights().items()}
+        partial = self.output / PARTIAL
+        shutil.rmtree(partial, ignore_errors=True)
+        write_bundle(partial, bundle, start.state, refine_state=weights)
+        (partial / CARD).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        take_parts(partial, self.output)
 
 
-def export_refinement(weights: dict[str, Tensor], path: Path) -> Path:
-    """Writes weights in float16, under the names that ``RefineNetwork`` takes."""
-    from safetensors.torch import save_file
-
-    tensors = {n: (v.half() if v.dtype.is_floating_point else v).cpu().contiguous() for n, v in weights.items()}
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary)
-    return path
-
-
-def learning_rate(step: int, schedule: RefineScheduleConfig) -> float:
-    """Linear warm-up, then half a cosine down to a hundredth."""
-    if step < schedule.warm_up:
-        return schedule.learning_rate * (step + 1) / schedule.warm_up
-    part = (step - schedule.warm_up) / max(1, schedule.steps - schedule.warm_up)
-    return schedule.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, part))))
-
-
-def _volumes(
-    config: RefineTrainConfig, cases: tuple[TrainingCase, ...], folder: Path, load_base: Callable[[], Model]
-) -> list[RefineVolume]:
-    folder.mkdir(parents=True, exist_ok=True)
-    model: Model | None = None
-    volumes = []
-    for case in cases:
-        path = folder / (case.name.replace("/", "__") + ".npz")
-        count = config.sampling.drafts.get(case.source.group, 0)
-        _, _, grid = read_arrays(case)
-        if count and not path.exists():
-            model = model or load_base()
-            logger.info("asking %s about %s", config.base, case.name)
-            save_drafts(path, make_drafts(model, case, count, config.seed), grid)
-        drafts = load_drafts(path, Grid(grid.shape, grid.affine_ras)) if count else []
-        volumes.append(read_refine_volume(case, drafts))
-    return volumes
+def _full(state: Mapping[str, Tensor] | None) -> dict[str, Tensor] | None:
+    return None if state is None else {n: v.float() if v.is_floating_point() else v for n, v in state.items()}
 
 
 def _step(
@@ -148,10 +220,11 @@ def _step(
     sampler: RefineSampler,
     config: RefineTrainConfig,
     step: int,
+    seconds: float,
 ) -> dict[str, float]:
     schedule = config.schedule
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate(step, schedule)
+        group["lr"] = learning_rate(step, schedule, seconds)
     optimizer.zero_grad(set_to_none=True)
     numbers: dict[str, float] = {}
     drawing = 0.0
@@ -184,7 +257,7 @@ def _teach(
         channels = all_channels(sample.image, draft, prompts).to(device)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
             logits = network(channels)[0, 0]
-        loss = refine_loss(logits, sample.truth.to(device), prompts[:2].amax(dim=0).to(device))
+        loss = refine_loss(logits, sample.truth.to(device), (prompts[:2].amax(dim=0) / POINT_PEAK).to(device))
         torch.autograd.backward(loss * share / (sample.rounds + 1))
         answer = logits.detach().float().cpu()
         draft = next_draft(rng, answer)
@@ -215,7 +288,12 @@ def _dice(found: Tensor, truth: Tensor) -> float:
 
 
 def _save(
-    path: Path, network: RefineNetwork, average: WeightAverage, optimizer: torch.optim.Optimizer, step: int
+    path: Path,
+    network: RefineNetwork,
+    average: WeightAverage,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    clock: Clock,
 ) -> None:
     content: dict[str, Any] = {
         "step": step,
@@ -223,12 +301,15 @@ def _save(
         "network": network.state_dict(),
         "average": average.state_dict(),
         "optimizer": optimizer.state_dict(),
+        "seconds": clock.seconds,
     }
     with atomic_path(path) as temporary:
         torch.save(content, temporary)
 
 
-def _load(path: Path, network: RefineNetwork, average: WeightAverage, optimizer: torch.optim.Optimizer) -> int:
+def _load(
+    path: Path, network: RefineNetwork, average: WeightAverage, optimizer: torch.optim.Optimizer, clock: Clock
+) -> int:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         spec, step = content["spec"], int(content["step"])
@@ -239,10 +320,5 @@ def _load(path: Path, network: RefineNetwork, average: WeightAverage, optimizer:
     network.load_state_dict(content["network"])
     average.load_state_dict(content["average"])
     optimizer.load_state_dict(content["optimizer"])
+    clock.restart(float(content["seconds"]))
     return step
-
-
-def _log(output: Path, numbers: dict[str, Any]) -> None:
-    logger.info("%s", ", ".join(f"{name} {value}" for name, value in numbers.items()))
-    with (output / LOG).open("a", encoding="utf-8") as log:
-        log.write(json.dumps(numbers) + "\n")

@@ -111,7 +111,7 @@ class RefineSampler:
         self._volumes: defaultdict[str, list[RefineVolume]] = defaultdict(list)
         for volume in volumes:
             self._volumes[volume.group].append(volume)
-        weights = config.sampling.weights
+        weights = config.sampling.weights or dict.fromkeys(self._volumes, 1.0)
         self._groups = [name for name in weights if name in self._volumes or name == GROUP]
         total = sum(weights[name] for name in self._groups)
         self._chances = [weights[name] / total for name in self._groups]

@@ -1,0 +1,261 @@
+"""A second look in 3D: lattices, what the network is shown, and what becomes of its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from grid_strategies import ORIENTATIONS, grids, make_grid
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from volseg.data.object_mask import ObjectMask
+from volseg.geometry import Frame, Grid
+from volseg.inferers.refine.channels import intensity_channels, prompt_channels, show_image, show_mask
+from volseg.inferers.refine.lattice import Lattice, choose_lattice
+from volseg.inferers.refine.refiner import Refiner
+from volseg.inferers.refine.settings import RefineSettings
+from volseg.networks.refine.config import RefineSpec
+from volseg.networks.refine.network import Channel
+from volseg.prompts import Box, Lasso, MaskPrompt, Point, Prompt, Scribble
+from volseg.transforms.windows import IntensityWindow
+
+GRID = make_grid((40, 36, 20), (1.0, 1.2, 2.5), (-12.0, 4.0, 90.0))
+WINDOW = IntensityWindow(0.0, 1.0)
+INSIDE, OUTSIDE, BOX, DRAWN = range(4)
+
+
+def ball(grid: Grid, centre_ijk: tuple[float, float, float], radius_mm: float) -> np.ndarray:
+    offset = (np.stack(np.indices(grid.shape), axis=-1) - centre_ijk) * grid.spacing_mm
+    return (offset**2).sum(axis=-1) < radius_mm**2
+
+
+def stored(array: np.ndarray, grid: Grid, axcodes: str) -> tuple[np.ndarray, Grid]:
+    """The same voxels with axes towards ``axcodes``, by indexing each voxel's place."""
+    turned = grid.reoriented(axcodes)
+    index = np.round(turned.ijk_from(grid)[:3, :3]).astype(int)
+    order = np.abs(index).argmax(axis=1)
+    result = array.transpose(*order)
+    return np.ascontiguousarray(np.flip(result, [a for a in range(3) if index[a, order[a]] < 0])), turned
+
+
+class Threshold(torch.nn.Module):
+    """The object is whatever is brighter than the middle of the window."""
+
+    def __init__(self, answer: Callable[[torch.Tensor], torch.Tensor] | None = None) -> None:
+        super().__init__()
+        self.spec = RefineSpec()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+        self.answer = answer or (lambda channels: channels[:, Channel.IMAGE, None])
+        self.shapes: list[tuple[int, ...]] = []
+
+    def forward(self, channels: torch.Tensor) -> torch.Tensor:
+        self.shapes.append(tuple(channels.shape))
+        return self.answer(channels)
+
+
+@given(grids(largest=30), st.data())
+@settings(max_examples=40, deadline=None)
+def test_a_lattice_keeps_what_is_linear(grid: Grid, data: st.DataObject) -> None:
+    first = np.array([data.draw(st.integers(0, n - 1)) for n in grid.shape])
+    last = np.array([data.draw(st.integers(int(f), n - 1)) for f, n in zip(first, grid.shape, strict=True)])
+    lattice = choose_lattice(grid, first, last, RefineSettings(samples=4096), 4)
+    assert all(n % 4 == 0 for n in lattice.shape)
+    slope = np.array([0.3, -0.7, 0.2])
+    values = torch.from_numpy(np.tensordot(np.indices(grid.shape), slope, axes=(0, 0)))
+    found = lattice.sample(lambda where: values[where])
+    # Each sample's place, by asking where voxel indices go and turning that around.
+    corners = np.array([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    to_lattice = lattice.positions(corners)
+    matrix = (to_lattice[1:] - to_lattice[0]).T
+    places = np.stack(np.indices(lattice.shape), axis=-1).reshape(-1, 3)
+    voxels = (places - to_lattice[0]) @ np.linalg.inv(matrix).T
+    reach = np.maximum(lattice.steps, 1)
+    low, high = [s.start for s in lattice.block], [s.stop - 1 for s in lattice.block]
+    inner = ((voxels - reach >= low) & (voxels + reach <= high)).all(axis=1)
+    # Where samples are coarser than voxels, weights of a tent that is not centred move its middle a little.
+    tolerance = 1e-3 if (lattice.steps <= 1).all() else 0.07 * np.abs(slope).sum()
+    assert np.allclose(found.numpy().reshape(-1)[inner], (voxels @ slope)[inner], atol=tolerance)
+
+
+@pytest.mark.parametrize("axcodes", ORIENTATIONS)
+def test_a_lattice_does_not_depend_on_how_the_image_is_stored(axcodes: str) -> None:
+    rng = np.random.default_rng(0)
+    image = rng.standard_normal(GRID.shape).astype(np.float32)
+    expected = choose_lattice(GRID, np.array([8, 5, 3]), np.array([22, 30, 9]), RefineSettings(), 8)
+    turned, grid = stored(image, GRID, axcodes)
+    corners = grid.to_ijk(GRID.to_ras_mm(np.array([[8.0, 5, 3], [22, 30, 9]]))).round().astype(int)
+    lattice = choose_lattice(grid, corners.min(axis=0), corners.max(axis=0), RefineSettings(), 8)
+    assert lattice.shape == expected.shape
+    a = expected.sample(lambda where: torch.from_numpy(image[where]))
+    b = lattice.sample(lambda where: torch.from_numpy(turned[where]))
+    assert torch.allclose(a, b, atol=1e-5)
+    back = stored(expected.above_zero(a), GRID.cropped([s.start for s in expected.block], [8] * 3), axcodes)
+    assert np.array_equal(lattice.above_zero(b), back[0])
+    point = np.array([[12.3, 20.1, 5.2]])
+    there = grid.to_ijk(GRID.to_ras_mm(point))
+    assert np.allclose(expected.positions(point), lattice.positions(there), atol=1e-6)
+
+
+@pytest.mark.parametrize("radius_mm", [4.0, 12.0])
+def test_a_mask_comes_back_from_a_lattice(radius_mm: float) -> None:
+    mask = ObjectMask.of(1, GRID, ball(GRID, (20.4, 15.2, 9.7), radius_mm))
+    first, last = np.array(mask.start_ijk), np.array(mask.start_ijk) + mask.block.shape - 1
+    lattice = choose_lattice(GRID, first, last, RefineSettings(), 8)
+    back = ObjectMask.of(1, GRID, lattice.above_zero(show_mask(lattice, mask) - 0.5), None, start_of(lattice))
+    dice = 2 * (back.full() & mask.full()).sum() / (back.voxels + mask.voxels)
+    assert dice > (0.97 if radius_mm > 5 else 0.93)
+
+
+def start_of(lattice: Lattice) -> tuple[int, int, int]:
+    i, j, k = (one.start for one in lattice.block)
+    return i, j, k
+
+
+def test_fine_images_are_averaged() -> None:
+    grid = make_grid((200, 200, 200), (0.2, 0.2, 0.2))
+    rng = np.random.default_rng(1)
+    noise = rng.standard_normal(grid.shape).astype(np.float32)
+    lattice = choose_lattice(grid, np.zeros(3, int), np.full(3, 199), RefineSettings(samples=8000), 8)
+    assert lattice.step_mm > 1
+    assert float(lattice.sample(lambda where: torch.from_numpy(noise[where])).std()) < 0.1
+
+
+def whole_lattice() -> Lattice:
+    """One sample a voxel, over all of the grid."""
+    shape = (40, 36, 20)
+    return Lattice(GRID, (-0.5, -0.5, -0.5), (39.5, 35.5, 19.5), shape)
+
+
+def shown(*prompts: Prompt) -> np.ndarray:
+    return prompt_channels(whole_lattice(), prompts).numpy()
+
+
+def test_clicks_are_bumps_where_they_lie() -> None:
+    channels = shown(Point((12, 30, 7), Frame.IJK), Point((30, 4, 15), Frame.IJK, positive=False))
+    assert np.unravel_index(channels[INSIDE].argmax(), GRID.shape) == (12, 30, 7)
+    assert np.unravel_index(channels[OUTSIDE].argmax(), GRID.shape) == (30, 4, 15)
+    assert channels[INSIDE].max() == channels[OUTSIDE].max() == 2
+    assert not channels[BOX:].any()
+    assert channels[INSIDE, 15, 30, 7] == pytest.approx(2 * np.exp(-3 / 4))
+
+
+def test_a_scribble_is_a_ridge() -> None:
+    channels = shown(Scribble(((5, 5, 5), (25, 5, 5)), Frame.IJK))
+    assert (channels[INSIDE, 5:26, 5, 5] > 1.5).all()
+    assert channels[INSIDE, 15, 11, 5] == pytest.approx(2 * np.exp(-6 / 4))
+
+
+def test_a_flat_box_speaks_of_its_slice_and_a_solid_one_of_everything() -> None:
+    flat = shown(Box((10, 8, 6), (20, 18, 6), Frame.IJK))[BOX]
+    expected = np.zeros(GRID.shape)
+    expected[:, :, 6] = -1
+    expected[10:21, 8:19, 6] = 1
+    assert np.allclose(flat, expected)
+    solid = shown(Box((10, 8, 3), (20, 18, 9), Frame.IJK))[BOX]
+    expected = np.full(GRID.shape, -1.0)
+    expected[10:21, 8:19, 3:10] = 1
+    assert np.allclose(solid, expected)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_two_flat_boxes_do_not_deny_each_other(turned: bool) -> None:
+    boxes = [Box((10, 8, 6), (20, 18, 6), Frame.IJK), Box((15, 8, 2), (15, 30, 12), Frame.IJK)]
+    both = shown(*boxes[::-1] if turned else boxes)[BOX]
+    assert (both[10:21, 8:19, 6] == 1).all()
+    assert (both[15, 8:31, 2:13] == 1).all()
+    assert both[30, 30, 6] == both[15, 2, 4] == -1
+    assert both[30, 30, 10] == 0
+
+
+def test_a_flat_box_is_seen_on_a_coarse_lattice() -> None:
+    lattice = Lattice(GRID, (-0.5, -0.5, -0.5), (39.5, 35.5, 19.5), (8, 8, 8))
+    box = prompt_channels(lattice, [Box((10, 8, 6), (20, 18, 6), Frame.IJK)])[BOX]
+    assert float(box.max()) == 1
+    assert box.amax(dim=(0, 1)).count_nonzero() == 1
+
+
+def test_what_is_drawn_on_a_slice() -> None:
+    mask = np.zeros(GRID.shape, bool)
+    mask[10:15, 20:30, 4] = True
+    assert np.allclose(shown(MaskPrompt(mask, GRID))[DRAWN], mask)
+    ring = ((10, 10, 9), (20, 10, 9), (20, 20, 9), (10, 20, 9))
+    drawn = shown(Lasso(ring, Frame.IJK))
+    assert drawn[DRAWN, 15, 15, 9] == 1
+    assert drawn[DRAWN, 30, 30, 9] == drawn[DRAWN, 15, 15, 8] == 0
+    taken_away = shown(Lasso(ring, Frame.IJK, positive=False))
+    assert taken_away[OUTSIDE, 15, 15, 9] == 2
+    assert taken_away[OUTSIDE, 30, 30, 9] < 0.1
+    assert not taken_away[DRAWN].any()
+
+
+def test_a_mask_on_several_slices_is_not_drawn() -> None:
+    assert not shown(MaskPrompt(ball(GRID, (20, 15, 9), 8), GRID)).any()
+
+
+def test_intensities_are_compared_with_those_of_the_draft() -> None:
+    image = torch.full((8, 8, 8), 0.2)
+    image[:4] = torch.linspace(0.6, 0.8, 256).reshape(4, 8, 8)
+    draft = torch.zeros(8, 8, 8)
+    draft[:4] = 1
+    plain, relative = intensity_channels(image, draft)
+    inside = image[:4]
+    assert torch.allclose(plain, (image - 0.5) / 0.25)
+    spread = inside.std(correction=0)
+    assert torch.allclose(relative[:4], (inside - inside.mean()) / spread / 2, atol=1e-5)
+    assert float(relative[7, 0, 0]) == -2  # cut off at four standard deviations
+
+
+def bright_ball(radius_mm: float = 14.0) -> tuple[np.ndarray, torch.Tensor]:
+    mask = ball(GRID, (20.0, 17.0, 10.0), radius_mm)
+    return mask, torch.from_numpy(mask.astype(np.float32))
+
+
+def test_the_block_grows_until_it_holds_the_object() -> None:
+    mask, image = bright_ball()
+    seed = ObjectMask.of(3, GRID, ball(GRID, (20.0, 17.0, 10.0), 2.0), 0.7)
+    network = Threshold()
+    found = Refiner(network, RefineSettings()).refine(image, WINDOW, seed, [])
+    assert len(network.shapes) > 1
+    assert 2 * (found.full() & mask).sum() / (found.voxels + mask.sum()) > 0.95
+    assert (found.object_id, found.presence) == (3, 0.7)
+
+
+def test_a_click_alone_finds_an_object() -> None:
+    mask, image = bright_ball(8.0)
+    nothing = ObjectMask.of(1, GRID, np.zeros((1, 1, 1), bool), 0.1)
+    found = Refiner(Threshold()).refine(image, WINDOW, nothing, [Point((20, 17, 10), Frame.IJK)])
+    assert 2 * (found.full() & mask).sum() / (found.voxels + mask.sum()) > 0.9
+    assert Refiner(Threshold()).refine(image, WINDOW, nothing, []) is nothing
+
+
+def test_clicked_voxels_are_what_was_said_of_them() -> None:
+    mask, image = bright_ball()
+    draft = ObjectMask.of(1, GRID, mask)
+    said = [Point((20, 17, 10), Frame.IJK, positive=False), Point((34, 32, 10), Frame.IJK)]
+    assert mask[20, 17, 10]
+    assert not mask[34, 32, 10]
+    found = Refiner(Threshold()).refine(image, WINDOW, draft, said).full()
+    assert not found[20, 17, 10]
+    assert found[34, 32, 10]
+    assert found[20, 17, 14]  # what is not near a click stays
+
+
+def test_an_object_at_the_border_of_the_image_is_kept_whole() -> None:
+    grid = make_grid((30, 30, 6), (1.0, 1.0, 4.0))
+    mask = np.zeros(grid.shape, bool)
+    mask[:12, 10:20, :] = True
+    found = Refiner(Threshold()).refine(
+        torch.from_numpy(mask.astype(np.float32)), WINDOW, ObjectMask.of(1, grid, mask), []
+    )
+    assert np.array_equal(found.full(), mask)
+
+
+def test_values_that_are_not_finite_do_not_spread() -> None:
+    image = torch.ones(GRID.shape)
+    image[3, 4, 5] = float("nan")
+    image[8, 8, 8] = float("inf")
+    lattice = choose_lattice(GRID, np.zeros(3, int), np.array(GRID.shape) - 1, RefineSettings(), 8)
+    assert torch.isfinite(show_image(lattice, image, WINDOW)).all()
