@@ -12,10 +12,12 @@ from batch_cases import BAD, SIZES, label_arrays, make_bad, make_case, make_good
 from batch_models import ByItselfModel, NamesModel, TroubleModel
 from region_model import RegionModel
 
-from volseg.batch import FindSettings, OutputFormat, Status
+from volseg.batch import FindSettings, InlineExecutor, ModelChoice, OutputFormat, Status
+from volseg.batch.executor import Lost
 from volseg.batch.memory import WORKER_BYTES
 from volseg.batch.plan import State
 from volseg.batch.record import CaseRecord, read_record, sidecar_path
+from volseg.batch.run import run_batch
 from volseg.data import read_labelmap
 from volseg.errors import PromptError
 from volseg.models.options import EncodeOptions
@@ -267,6 +269,31 @@ def test_unfinished_files_of_a_killed_run_are_removed(inputs, output, run):
         path.write_bytes(b"half")
     run()
     assert [path.exists() for path in (*mine, other)] == [False, False, True]
+
+
+def test_unfinished_files_of_a_worker_that_died_in_this_run_are_removed(inputs, output, plan_of):
+    """The worker dies while it writes; the case is done in another one, under other temporary names."""
+    make_good(inputs, 1, (".nii.gz",))
+    half = output / ".volseg-partial-0123456789ab-case000_seg.nii.gz"
+
+    class DyingOnce(InlineExecutor):
+        dead: tuple[Lost, ...] = ()
+
+        def submit(self, task):
+            if task.attempt > 1:
+                super().submit(task)
+                return
+            half.write_bytes(b"half")
+            self.dead = (Lost(task.case.case_id, "was ended"),)
+
+        def poll(self, timeout_s):
+            events, self.dead = self.dead, ()
+            return events or super().poll(timeout_s)
+
+    model = TroubleModel()
+    summary = run_batch(plan_of(model), DyingOnce(model), ModelChoice("given"))
+    assert (len(summary.done), summary.restarts, summary.done[0].attempts) == (1, 1, 2)
+    assert not half.exists()
 
 
 def test_the_plan_of_a_second_run_knows_how_long_cases_take(inputs, run, plan_of):

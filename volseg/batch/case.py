@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from volseg.errors import PromptError
+from volseg.errors import CapabilityError, PromptError
 
 if TYPE_CHECKING:
     from volseg.geometry import Grid
+    from volseg.models.card import ModelCard
     from volseg.prompts import PromptSet
 
 
@@ -57,7 +59,7 @@ class PromptSource:
     """What is said about one image; exactly one of the two is given.
 
     Attributes:
-        path: a prompt file or a saved session.
+        path: a prompt file, a saved session, or a label map.
         objects_json: JSON of the prompt schema; voxel indices without a grid refer to the image's.
     """
 
@@ -83,11 +85,12 @@ class PromptSource:
         except OSError as error:
             raise PromptError(f"the prompt file cannot be read: {error.strerror}") from error
 
-    def read(self, grid: Grid) -> PromptSet:
+    def read(self, grid: Grid, sources: Sequence[Path] = ()) -> PromptSet:
         """The prompts.
 
         Args:
             grid: the image's.
+            sources: the files of a DICOM image.
 
         Raises:
             PromptError: the file or the JSON is not of the schema.
@@ -96,10 +99,38 @@ class PromptSource:
         if self.path is not None:
             from volseg.sessions import read_prompts
 
-            return read_prompts(self.path, grid)
+            return read_prompts(self.path, grid, sources=sources)
         from volseg.prompts import PromptSet
 
         return PromptSet.loads(self.objects_json, grid)
+
+    def check_served(self, card: ModelCard) -> None:
+        """Whether a model can do something with it, as far as can be told without the image.
+
+        Args:
+            card: the model's.
+
+        Raises:
+            PromptError: the file cannot be read or the JSON is not of the schema.
+            SessionError: a saved session that is damaged.
+            CapabilityError: the model does not serve a prompt's kind.
+        """
+        import numpy as np
+
+        from volseg.geometry import Grid
+        from volseg.prompts import PromptKind
+        from volseg.sessions.prompt_file import is_labelmap_file
+
+        if self.path is not None and is_labelmap_file(self.path):
+            # Outlines take long to fill, and what kind of prompts will come of them is known.
+            if PromptKind.MASK not in card.positive:
+                raise CapabilityError(f"model {card.name} takes no masks, so it cannot use a label map as prompts")
+            if not self.path.is_file():
+                raise PromptError("the prompt file cannot be read: there is no such file")
+            return
+        # The kinds do not depend on the grid.
+        for item in self.read(Grid((1, 1, 1), np.eye(4))).objects:
+            card.check_serves(item)
 
 
 @dataclass(frozen=True)
@@ -115,6 +146,11 @@ class Case:
     case_id: str
     source: Source
     prompts: PromptSource | None = None
+
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        """The files of a DICOM series; empty for other images."""
+        return self.source.files if isinstance(self.source, SeriesSource) else ()
 
     @property
     def is_dicom(self) -> bool:

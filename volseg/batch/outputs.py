@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from volseg.batch.case import Case, SeriesSource
+from volseg.batch.case import Case
 from volseg.batch.options import FILE_SUFFIXES, CaseOptions, OutputFormat
 from volseg.batch.record import OutputFile
 from volseg.data import LabelMap, atomic_path, write_labelmap
@@ -55,7 +55,7 @@ def write_outputs(
     Raises:
         WriteError: one cannot be written.
     """
-    sources = case.source.files if isinstance(case.source, SeriesSource) else ()
+    sources = case.sources
     written = []
     # The report refers to the segmentation, so that is written before it.
     for format in sorted(options.formats_for(dicom=case.is_dicom), key=list(OutputFormat).index):

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from volseg.batch.case import Case
+from volseg.batch.failures import case_error
 from volseg.batch.hashing import image_files_sha256, prompts_sha256
 from volseg.batch.memory import WORKER_BYTES, Size, size_of
 from volseg.batch.options import CaseOptions, OutputFormat
 from volseg.batch.record import CaseError, CaseRecord, ErrorKind, Identity, Stage, Status, read_record
-from volseg.errors import PromptError
+from volseg.errors import CapabilityError, PromptError, VolsegError
 from volseg.models.card import ModelCard
 from volseg.models.checkpoints.hashing import file_sha256
 
@@ -156,13 +157,14 @@ def make_plan(
 
     Raises:
         PromptError: nothing is said about any case, and the model needs prompts.
+        CapabilityError: the model serves no case's prompts.
     """
     model = model_identity(card)
     silent = [case for case in cases if case.prompts is None]
     if not card.labels and silent and len(silent) == len(cases):
         raise PromptError(
             f"nothing is said about any of the {len(cases)} cases and model {card.name} needs prompts; put prompt "
-            "files beside the images, name them in a list, or give --text"
+            "files beside the images, name them in a list (--write-mapping FILE.csv makes one to fill in), or give --text"
         )
     room = budget_bytes - WORKER_BYTES * workers
     planned = []
@@ -176,6 +178,9 @@ def make_plan(
             continue
         state, reason = _state(record, identity, output, retry_failed)
         planned.append(PlannedCase(case, state, reason, size, record))
+    if planned and all(item.error is not None and item.error.kind is ErrorKind.MODEL for item in planned):
+        assert planned[0].error is not None
+        raise CapabilityError(planned[0].error.message)
     rate = _seconds_a_byte([item.record for item in planned if item.record is not None], model)
     timed = tuple(
         item if rate is None else PlannedCase(item.case, item.state, item.reason, item.size, item.record,
@@ -193,6 +198,11 @@ def identity_of(case: Case, model: tuple[str, str], options: CaseOptions) -> Ide
 def _refusal(case: Case, size: Size, card: ModelCard, options: CaseOptions, room: int) -> CaseError | None:
     if case.prompts is None and not card.labels:
         return CaseError(ErrorKind.PROMPT, f"nothing is said about it, and model {card.name} needs prompts", Stage.PLAN)
+    if case.prompts is not None:
+        try:
+            case.prompts.check_served(card)
+        except VolsegError as error:
+            return case_error(error, case, Stage.PLAN)
     if size.bytes > room:
         return CaseError(
             ErrorKind.TOO_LARGE,

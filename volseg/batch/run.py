@@ -91,10 +91,10 @@ def run_batch(
         (plan.output / FOLDER).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise WriteError(f"the output folder cannot be made: {error.strerror}") from error
-    todo = plan.of(State.TODO)
-    sweep_partial(plan.output, plan.output / FOLDER, {item.case.case_id for item in todo})
+    todo, refused = plan.of(State.TODO), plan.of(State.REFUSED)
     run = _Run(plan, executor, secrets.token_hex(8), progress)
-    run.refuse(plan.of(State.REFUSED))
+    run.sweep({item.case.case_id for item in (*todo, *refused)})
+    run.refuse(refused)
     interrupted = False
     if todo:
         setup = WorkerSetup(model, plan.options, plan.output, run.run_id, threads, timeout_s=timeout_s, debug=debug)
@@ -106,6 +106,7 @@ def run_batch(
             run.stop()
         finally:
             executor.close()
+            run.sweep(set(run.attempts))  # what workers left that died
     records = {**{item.case.case_id: item.record for item in plan.cases if item.record is not None}, **run.records}
     kept = tuple(
         records[item.case.case_id]
@@ -167,7 +168,10 @@ class _Run:
             record = read_record(self.plan.output, case_id)
             if record is not None and record.run_id == self.run_id:
                 self._handle(Finished(record))
-        sweep_partial(self.plan.output, self.plan.output / FOLDER, set(self.in_flight))
+
+    def sweep(self, case_ids: set[str]) -> None:
+        """Removes files of these cases that were begun and not finished, while no worker writes them."""
+        sweep_partial(self.plan.output, self.plan.output / FOLDER, case_ids)
 
     def _dispatch(self) -> None:
         """In order, so that a large case gets its turn: it waits for memory, and those behind it wait with it."""
@@ -223,7 +227,6 @@ class _Run:
             error=error,
         )
         remove_outputs(self.plan.output, case_id)
-        sweep_partial(self.plan.output, self.plan.output / FOLDER, {case_id})
         write_record(record, self.plan.output)
         self.records[case_id] = record
 

@@ -132,7 +132,7 @@ class CaseRunner:
             image = read_case_image(case, options.channel, options.encode.modality)
             work.shape = tuple(image.shape[1:])
             work.modality = str(image.meta.get("modality", ""))
-            prompts = None if case.prompts is None else case.prompts.read(Grid.of(image))
+            prompts = None if case.prompts is None else case.prompts.read(Grid.of(image), case.sources)
             return image, prompts
 
         return self._in_stage(work, Stage.READ, read)

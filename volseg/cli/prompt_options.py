@@ -181,16 +181,7 @@ def _existing(text: str) -> Path:
 def _read_prompts(file: PromptFile, grid: Grid, sources: Sequence[Path]) -> PromptSet:
     from volseg.sessions import read_prompts
 
-    if file.path.suffix.lower() == ".dcm":
-        from volseg.data import read_labelmap
-        from volseg.data.dicom import labelmap_prompts
-
-        try:
-            prompts = labelmap_prompts(read_labelmap(file.path, **_place(file.path, grid, sources)))
-        except (ImageReadError, GeometryError, PromptError) as error:
-            raise PromptError(f"--prompts {file.path}: {error}") from error
-    else:
-        prompts = read_prompts(file.path, grid)
+    prompts = read_prompts(file.path, grid, sources=sources)
     return prompts if prompts.grid.same_as(grid) else prompts.moved(grid)
 
 
