@@ -54,7 +54,9 @@ def timed(command: list[str], threads: int) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=100)
-    parser.add_argument("--loop-cases", type=int, help="the loop does the first ones only, and its time is scaled")
+    parser.add_argument(
+        "--loop-cases", type=int, help="the loop does about as many, evenly spaced, and its time is scaled"
+    )
     parser.add_argument("--model", default="random-walker")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--workers", type=int, default=1)
@@ -63,7 +65,7 @@ def main() -> None:
     if not DATA.is_dir():
         sys.exit("needs the public volumes in ../shared/data")
     images = sorted((DATA / "images").glob("*.nii.gz"))[: arguments.cases]
-    looped = images[: arguments.loop_cases]
+    looped = images[:: -(-len(images) // (arguments.loop_cases or len(images)))]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         loop_out, batch_out, prompts = folder / "loop", folder / "batch", folder / "prompts"
@@ -75,6 +77,8 @@ def main() -> None:
             file = prompts / f"{stem}.json"
             file.write_text(box_prompts(DATA / "labels" / image.name).dumps())
             rows.append({"image": str(image), "prompts": str(file)})
+            if image not in looped:
+                continue
             lines.append(
                 shlex.join(
                     [
@@ -93,7 +97,7 @@ def main() -> None:
                 )
             )
         (folder / "list.json").write_text(json.dumps(rows))
-        (folder / "loop.sh").write_text("\n".join(lines[: len(looped) + 1]))
+        (folder / "loop.sh").write_text("\n".join(lines))
         report = folder / "run.json"
         batch = [str(VOLSEG), "batch", str(folder / "list.json"), "-o", str(batch_out), "--model", arguments.model]
         batch += ["--devices", arguments.device, "--workers", str(arguments.workers)]

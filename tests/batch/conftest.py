@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 from batch_models import TroubleModel
 
-from volseg.batch import CaseOptions, FindSettings, InlineExecutor, ModelChoice, OutputFormat, find_cases, make_plan
+from volseg.batch import (
+    CaseOptions,
+    FindSettings,
+    IdStyle,
+    InlineExecutor,
+    ModelChoice,
+    OutputFormat,
+    find_cases,
+    make_plan,
+)
 from volseg.batch.run import run_batch
 
 GB = 10**9
@@ -17,7 +26,7 @@ def plan_of(tmp_path):
 
     def plan(model=None, formats=(OutputFormat.NIFTI,), settings=None, budget=4 * GB, workers=1, **choices):
         retry_failed = choices.pop("retry_failed", False)
-        found = find_cases([tmp_path / "in"], settings or FindSettings())
+        found = find_cases([tmp_path / "in"], settings or FindSettings(ids=IdStyle.NAMES))
         return make_plan(found.cases, tmp_path / "out", CaseOptions(tuple(formats), **choices),
                          (model or TroubleModel()).card, budget_bytes=budget, workers=workers,
                          retry_failed=retry_failed)  # fmt: skip

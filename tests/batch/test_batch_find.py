@@ -15,7 +15,7 @@ from pydicom.uid import CTImageStorage
 
 from volseg.batch import FindSettings, IdStyle, SeriesFilter, SeriesSource, find_cases
 from volseg.batch.ids import file_case_id
-from volseg.errors import ImageReadError, PromptError
+from volseg.errors import ImageReadError, PromptError, WriteError
 from volseg.geometry import Frame, Grid
 
 GRID = Grid((12, 10, 8), phantom().affine_ras)
@@ -40,13 +40,39 @@ def test_folder_names_never_enter_a_case_id(tmp_path):
         (tmp_path / name).mkdir()
         make_case(tmp_path / name, "ct", ".nii.gz")
         make_case(tmp_path / name, "series", "dicom", int(name == "4711"))
-    found = find_cases([tmp_path], FindSettings())
+    names = FindSettings(ids=IdStyle.NAMES)
+    found = find_cases([tmp_path], names)
     assert len(set(ids(found))) == 4
     assert not re.search("doe|jane|4711", " ".join(ids(found)), re.IGNORECASE)
-    again = find_cases([f"{tmp_path}/*/ct.nii.gz"], FindSettings())
+    again = find_cases([f"{tmp_path}/*/ct.nii.gz"], names)
     assert set(ids(again)) < set(ids(found))
     hashed = find_cases([tmp_path], FindSettings(ids=IdStyle.HASHED))
     assert all(re.fullmatch(r"(case|dicom)-[0-9a-f]{12}", name) for name in ids(hashed))
+
+
+def test_files_in_an_archive_are_not_called_by_their_names_unless_asked(tmp_path):
+    """Files beside DICOM are of patients; those in a folder of volumes are called as their owner called them."""
+    archive, volumes = tmp_path / "archive", tmp_path / "volumes"
+    for folder in (archive, volumes):
+        folder.mkdir()
+        make_case(folder, "Doe_Jane", ".nii.gz")
+    make_case(archive, "series", "dicom")
+    found = find_cases([archive, volumes], FindSettings())
+    assert found.renamed == 1
+    assert [re.sub("[0-9a-f]{12}", "#", name) for name in ids(found)] == ["Doe_Jane", "case-#", "dicom-#"]
+    named = find_cases([archive], FindSettings(ids=IdStyle.NAMES))
+    assert (named.renamed, ids(named)[0]) == (0, "Doe_Jane")
+    # Nor is a DICOM file that is so damaged that only its name remains.
+    (archive / "Doe_John.dcm").write_bytes(b"broken")
+    (case,) = find_cases([archive / "Doe_John.dcm"], FindSettings()).cases
+    assert re.fullmatch("case-[0-9a-f]{12}", case.case_id)
+
+
+@pytest.mark.parametrize("given", ["folder", "file"])
+def test_results_do_not_go_among_the_images(tmp_path, given):
+    path = make_case(tmp_path, "a", ".nii.gz")
+    with pytest.raises(WriteError, match="an image lies in the output folder"):
+        find_cases([tmp_path if given == "folder" else path], FindSettings(leave_out=tmp_path))
 
 
 def test_an_id_does_not_depend_on_other_cases(tmp_path):
@@ -127,6 +153,13 @@ def test_one_slice_stands_for_its_series(tmp_path):
     assert len(case.source.files) == 8
 
 
+def test_a_listed_slice_stands_for_its_series(tmp_path):
+    make_case(tmp_path, "series", "dicom")
+    (tmp_path / "list.csv").write_text("id,image\none,series/0003.dcm\n")
+    (case,) = find_cases([tmp_path / "list.csv"], FindSettings()).cases
+    assert (case.case_id, case.format, len(case.sources)) == ("one", "DICOM", 8)
+
+
 def test_the_output_is_not_searched(tmp_path):
     make_case(tmp_path, "a", ".nii.gz")
     (tmp_path / "out").mkdir()
@@ -191,7 +224,13 @@ def test_prompts_come_from_the_list_then_a_file_then_the_texts(tmp_path):
     said = tmp_path / "said"
     said.mkdir()
     (said / "a.prompts.json").write_text("{}")
-    a, b = find_cases([tmp_path], FindSettings(prompts_folder=said, texts=("liver", "spleen"))).cases
+    make_case(tmp_path, "c", ".nii.gz", 2)
+    (tmp_path / "c.json").unlink()
+    (said / "c.nii.gz").write_bytes((tmp_path / "c.nii.gz").read_bytes())
+    a, b, c = find_cases([tmp_path], FindSettings(prompts_folder=said, texts=("liver", "spleen"))).cases
+    assert c.prompts.path == said / "c.nii.gz"
+    # An image is never its own prompt.
+    assert find_cases([tmp_path / "c.nii.gz"], FindSettings(prompts_folder=tmp_path)).cases[0].prompts is None
     assert a.prompts.path == said / "a.prompts.json"
     assert [(item.name, item.object_id) for item in b.prompts.read(GRID).objects] == [("liver", 1), ("spleen", 2)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from pathlib import Path
@@ -58,11 +59,11 @@ def everything_written(output: Path) -> str:
 
 
 def test_planted_names_are_nowhere(archive, tmp_path, plan_of, run, caplog, capfd):
-    from volseg.batch import FindSettings, IdStyle
+    from volseg.batch import FindSettings
 
     formats = tuple(item for item in OutputFormat if item not in NEEDS_DICOM)
     with caplog.at_level("DEBUG"):
-        summary = run(TroubleModel(), formats=formats, settings=FindSettings(ids=IdStyle.HASHED))
+        summary = run(TroubleModel(), formats=formats, settings=FindSettings())
     output = tmp_path / "out"
     write_report(summary, output / "run.json")
     assert (len(summary.done), len(summary.failed)) == (1, 8)
@@ -80,7 +81,7 @@ def test_planted_names_are_nowhere(archive, tmp_path, plan_of, run, caplog, capf
 
 def test_the_command_says_no_names_either(archive, tmp_path):
     out = tmp_path / "out"
-    arguments = ["batch", str(archive), "-o", str(out), "--ids", "hashed", "--dry-run", "--json"]
+    arguments = ["batch", str(archive), "-o", str(out), "--dry-run", "--json"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert PLANTED.search(result.output) is None
@@ -95,10 +96,15 @@ def test_the_mapping_is_written_only_when_asked_for(archive, tmp_path):
     arguments = ["batch", str(archive), "-o", str(tmp_path / "out"), "--dry-run", "--json"]
     result = CliRunner().invoke(app, [*arguments, "--write-mapping", str(mapping)])
     assert result.exit_code == 0, result.output
-    rows = mapping.read_text().splitlines()
-    assert rows[0] == "case,path,series_uid"
+    with mapping.open() as stream:
+        rows = list(csv.DictReader(stream))
     ids = {item["id"] for item in json.loads(result.stdout)["cases"]}
-    assert {row.split(",")[0] for row in rows[1:]} == ids
+    assert {row["id"] for row in rows} == ids
+    # It is a list of the same cases with the same prompts.
+    again = CliRunner().invoke(app, ["batch", str(mapping), *arguments[2:]])
+    assert again.exit_code == 0, again.output
+    planned = [json.loads(said.stdout)["cases"] for said in (result, again)]
+    assert planned[0] == planned[1]
     assert PLANTED.search(mapping.read_text())
     assert mapping.stat().st_mode & 0o077 == 0
 

@@ -18,8 +18,8 @@ from volseg.batch.memory import WORKER_BYTES
 from volseg.batch.plan import State
 from volseg.batch.record import CaseRecord, read_record, sidecar_path
 from volseg.batch.run import run_batch
-from volseg.data import read_labelmap
-from volseg.errors import PromptError
+from volseg.data import read_labelmap, write_labelmap
+from volseg.errors import CapabilityError, PromptError
 from volseg.models.options import EncodeOptions
 
 
@@ -100,14 +100,14 @@ def test_a_model_that_fails_is_reported(inputs, run, trouble, kind):
 
 def test_finished_cases_are_not_done_again(inputs, output, run):
     make_good(inputs, 2, (".nii.gz",))
-    make_bad(inputs, ["garbage-mha"])
+    make_bad(inputs, ["garbage-mha", "not-json"])  # found out by a worker, and by the plan
     run()
     before = {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file()}
     model = TroubleModel()
     summary = run(model)
     assert model.computed == []
     assert summary.computed == ()
-    assert (len(summary.done), len(summary.failed)) == (2, 1)
+    assert (len(summary.done), len(summary.failed)) == (2, 2)
     assert {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file()} == before
 
 
@@ -241,11 +241,45 @@ def test_a_model_that_knows_its_structures_by_name(inputs, output, run):
 
 def test_cases_without_prompts(inputs, run, plan_of):
     make_case(inputs, "a", ".nii.gz").with_name("a.json").unlink()
+    assert [item.state for item in plan_of().cases] == [State.REFUSED]
     with pytest.raises(PromptError, match="nothing is said about any of the 1 cases"):
-        plan_of()
+        run()
     make_case(inputs, "b", ".nii.gz")
     (failed,) = run().failed
     assert (failed.case_id, str(failed.error.kind)) == ("a", "prompt")
+
+
+def test_prompts_that_the_model_does_not_take_are_said_before_anything_runs(inputs, output, run, plan_of):
+    make_case(inputs, "a", ".nii.gz")
+    with pytest.raises(CapabilityError, match="model names takes no positive point"):
+        run(NamesModel())
+    assert not output.exists()
+    (inputs / "b.json").write_text(
+        '{"schema": "volseg.prompts", "version": 1, "objects": [{"prompts": [{"type": "text", "text": "low block"}]}]}'
+    )
+    make_good(inputs, 1, (".nii.gz",))
+    (inputs / "case000.json").rename(inputs / "a.json")
+    (inputs / "b.json").rename(inputs / "case000.json")
+    assert {item.case.case_id: item.state for item in plan_of(NamesModel()).cases} == {
+        "a": State.REFUSED,
+        "case000": State.TODO,
+    }
+
+
+@pytest.mark.parametrize("ending", ["nii.gz", "seg.nrrd"])
+def test_a_label_map_as_prompts(inputs, output, run, ending):
+    """Its objects become rough masks with their numbers and names."""
+    path = make_case(inputs, "a", ".nii.gz")
+    run()
+    (result,) = output.glob("a_seg.nii.gz")
+    said = inputs.parent / "said"
+    said.mkdir()
+    write_labelmap(read_labelmap(result), said / f"a.{ending}")
+    path.with_name("a.json").unlink()
+    before = label_arrays(output)["a"]
+    (record,) = run(settings=FindSettings(prompts_folder=said)).done
+    assert record.prompts == ("mask",)
+    np.testing.assert_array_equal(label_arrays(output)["a"], before)
 
 
 def test_formats_that_an_image_cannot_have(inputs, output, run):

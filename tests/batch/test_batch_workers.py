@@ -90,7 +90,7 @@ def test_an_interrupt_ends_cleanly_and_the_rest_is_done_later(inputs, tmp_path, 
 
 def command(tmp_path: Path, *more: str, output: str = "out") -> list[str]:
     return [str(VOLSEG), "batch", str(tmp_path / "in"), "-o", str(tmp_path / output), "--threads", "1",
-            "--report", str(tmp_path / "run.json"), *more]  # fmt: skip
+            "--ids", "names", "--report", str(tmp_path / "run.json"), *more]  # fmt: skip
 
 
 def test_a_run_that_is_killed_goes_on_where_it_was(inputs, tmp_path):

@@ -14,11 +14,14 @@ from volseg.batch.case import Case, FileSource, PromptSource, SeriesSource, Sour
 from volseg.batch.ids import IdStyle, file_case_id, series_case_id, short_hash, with_unique_ids
 from volseg.batch.lists import ListedCase, read_list
 from volseg.data.formats import FileFormat, file_suffix
-from volseg.errors import ImageReadError
+from volseg.errors import ImageReadError, WriteError
 from volseg.geometry import Frame
 
 PROMPT_SUFFIXES = (".prompts.json", ".session.json", ".json")
 """Endings of prompt files beside an image, after its name without ending."""
+
+LABELMAP_SUFFIXES = (".seg.nrrd", ".nii.gz", ".nrrd", ".dcm")
+"""Endings of label maps that are prompts, in a folder that was named for prompts; beside images they are images."""
 
 _LISTS = (".csv", ".json")
 _VOLUMES = {".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd"}
@@ -35,11 +38,11 @@ class FindSettings:
         prompts_folder: where prompt files lie under the image's or the case's name, beside the images.
         texts: phrases that are said about every case without prompts of its own; one object each.
         list_key: see ``read_list``.
-        leave_out: a folder that is not searched: the output.
+        leave_out: a folder that is not searched and holds no input: the output.
     """
 
     series: SeriesFilter = field(default_factory=SeriesFilter)
-    ids: IdStyle = IdStyle.NAMES
+    ids: IdStyle = IdStyle.AUTO
     frame: Frame = Frame.RAS
     prompts_folder: Path | None = None
     texts: tuple[str, ...] = ()
@@ -54,10 +57,12 @@ class Found:
     Attributes:
         cases: sorted by id, which differ.
         passed_over: why something was not taken, and how many.
+        renamed: number of files that are not called by their own names though nobody said so.
     """
 
     cases: tuple[Case, ...]
     passed_over: Counter[str]
+    renamed: int = 0
 
 
 def find_cases(inputs: Sequence[str | Path], settings: FindSettings) -> Found:
@@ -70,6 +75,7 @@ def find_cases(inputs: Sequence[str | Path], settings: FindSettings) -> Found:
     Raises:
         ImageReadError: an input is not there, or there is no case in any.
         PromptError: a list is malformed.
+        WriteError: an image lies in the output folder, where results could replace it and would be taken for images.
     """
     search = _Search(settings)
     for number, given in enumerate(inputs, start=1):
@@ -81,7 +87,10 @@ def find_cases(inputs: Sequence[str | Path], settings: FindSettings) -> Found:
             + (f"; passed over: {listed}" if listed else "")
             + "; expected files (.nii, .nii.gz, .nrrd, .mha), folders, lists (.csv, .json) or DICOM archives"
         )
-    return Found(with_unique_ids([search.with_prompts(case) for case in search.cases]), search.passed_over)
+    if settings.leave_out is not None and any(_lies_in(case.source, settings.leave_out) for case in search.cases):
+        raise WriteError("an image lies in the output folder; choose another folder for the results")
+    cases = with_unique_ids([search.with_prompts(case) for case in search.cases])
+    return Found(cases, search.passed_over, search.renamed)
 
 
 class _Search:
@@ -91,7 +100,10 @@ class _Search:
         self.settings = settings
         self.cases: list[Case] = []
         self.passed_over: Counter[str] = Counter()
-        self._leave_out = None if settings.leave_out is None else settings.leave_out.resolve()
+        self.renamed = 0
+        self._not_searched = {
+            folder.resolve() for folder in (settings.leave_out, settings.prompts_folder) if folder is not None
+        }
 
     def add(self, given: str, number: int) -> None:
         path = Path(given)
@@ -118,33 +130,42 @@ class _Search:
         if path.suffix.lower() in _LISTS:
             for item in read_list(path, self.settings.frame, self.settings.list_key):
                 self._add_listed(item)
-        elif file_suffix(path) not in _VOLUMES and is_dicom(path):
-            self._add_slice(path)
+        elif _is_slice(path):
+            self.cases += [Case(series_case_id(source.uid), source) for source in self._series_of_slice(path)]
         else:
-            self.cases.append(Case(file_case_id(relative, self.settings.ids), FileSource(path)))
+            self.cases.append(Case(self._file_id(path, relative), FileSource(path)))
 
     def _add_folder(self, folder: Path) -> None:
         volumes, slices = self._walk(folder)
+        archive = bool(slices) and self.settings.ids is IdStyle.AUTO
+        self.renamed += len(volumes) if archive else 0
         for path in volumes:
-            relative = PurePath(path.relative_to(folder))
-            self.cases.append(Case(file_case_id(relative, self.settings.ids), FileSource(path)))
+            case_id = self._file_id(path, path.relative_to(folder), archive=archive)
+            self.cases.append(Case(case_id, FileSource(path)))
         self.cases += [Case(series_case_id(source.uid), source) for source in self._series(slices, folder)]
 
-    def _add_slice(self, path: Path) -> None:
+    def _file_id(self, path: Path, relative: PurePath, *, archive: bool = False) -> str:
+        """What a file is called; one that is no volume is a damaged DICOM file, most likely."""
+        style = self.settings.ids
+        if style is IdStyle.AUTO and (archive or file_suffix(path) not in _VOLUMES):
+            style = IdStyle.HASHED
+        return file_case_id(relative, style)
+
+    def _series_of_slice(self, path: Path) -> list[SeriesSource]:
         """One slice stands for its series in its folder."""
         beside = [other for other in sorted(path.parent.iterdir()) if other.is_file() and is_dicom(other)]
-        series = self._series(beside, path.parent)
-        self.cases += [Case(series_case_id(source.uid), source) for source in series if path in source.files]
+        return [source for source in self._series(beside, path.parent) if path in source.files]
 
     def _add_listed(self, item: ListedCase) -> None:
-        if not item.image.is_dir():
-            case_id = item.case_id or file_case_id(PurePath(item.image.name), self.settings.ids)
+        if item.image.is_dir():
+            series = self._series(self._walk(item.image)[1], item.image)
+        elif _is_slice(item.image):
+            series = self._series_of_slice(item.image)
+        else:
+            case_id = item.case_id or self._file_id(item.image, PurePath(item.image.name))
             self.cases.append(Case(case_id, FileSource(item.image), item.prompts))
             return
-        _, slices = self._walk(item.image)
-        series = [
-            source for source in self._series(slices, item.image) if item.series_uid in ("", getattr(source, "uid", ""))
-        ]
+        series = [source for source in series if item.series_uid in ("", source.uid)]
         for source in series:
             name = item.case_id or series_case_id(source.uid)
             self.cases.append(Case(name, source, item.prompts))
@@ -161,12 +182,14 @@ class _Search:
         return list(archive.series)
 
     def _walk(self, root: Path) -> tuple[list[Path], list[Path]]:
-        """Volume files and DICOM files below a folder, without hidden ones."""
+        """Volume files and DICOM files below a folder, without hidden ones, results and label maps that are prompts."""
         volumes, slices = [], []
         for name, folders, files in os.walk(root):
             here = Path(name)
             folders[:] = sorted(
-                part for part in folders if not part.startswith(".") and (here / part).resolve() != self._leave_out
+                part
+                for part in folders
+                if not part.startswith(".") and (here / part).resolve() not in self._not_searched
             )
             for part in sorted(files):
                 path, suffix = here / part, file_suffix(Path(part))
@@ -187,7 +210,7 @@ class _Search:
         """The case with what is said about it: by its list, in a file, or about all."""
         if case.prompts is not None:
             return case
-        path = next((path for path in self._prompt_files(case) if path.is_file()), None)
+        path = next((path for path in self._prompt_files(case) if path.is_file() and not _is_image(path, case)), None)
         if path is not None:
             return Case(case.case_id, case.source, PromptSource(path))
         if not self.settings.texts:
@@ -212,12 +235,24 @@ class _Search:
             for folder in folders
             if folder is not None
             for name in names
-            for suffix in PROMPT_SUFFIXES
+            for suffix in (*PROMPT_SUFFIXES, *(LABELMAP_SUFFIXES if folder is self.settings.prompts_folder else ()))
         ]
         if isinstance(case.source, SeriesSource):
             # A folder of slices is the series, so its prompts need no name of their own.
             named += [case.source.folder / "prompts.json", case.source.folder / "session.json"]
         return named
+
+
+def _is_image(path: Path, case: Case) -> bool:
+    return isinstance(case.source, FileSource) and path.resolve() == case.source.path.resolve()
+
+
+def _is_slice(path: Path) -> bool:
+    return file_suffix(path) not in _VOLUMES and is_dicom(path)
+
+
+def _lies_in(source: Source, folder: Path) -> bool:
+    return _home(source).resolve() == folder.resolve()
 
 
 def _home(source: Source) -> Path:

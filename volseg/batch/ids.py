@@ -1,7 +1,8 @@
 """Names of cases: stable, and free of patients' names.
 
-Folders are often named after patients, so they never enter a name; files are only named by their own name where the
-user wants that. DICOM series are named by a hash of their UID.
+Folders are often named after patients, so they never enter a name. DICOM series are named by a hash of their UID. Other
+files keep their own names, by which their owner knows them, unless they lie in an archive of DICOM, where names are
+patients' more often than not.
 """
 
 from __future__ import annotations
@@ -24,12 +25,17 @@ MAX_LENGTH = 96
 HASH_DIGITS = 12
 """48 bits: among a million cases two collide with a probability of 0.2 %, and then both get a longer name."""
 
+_STEM_LENGTH = MAX_LENGTH - len("-") * 2 - 8 - HASH_DIGITS
+"""What is left for a file's own name beside the hashes of its folder and of its place."""
+
 _VALID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class IdStyle(StrEnum):
     """How images in files are named."""
 
+    AUTO = "auto"
+    """By a hash in folders that hold DICOM, else by the file's own name."""
     NAMES = "names"
     """By the file's own name, without folders."""
     HASHED = "hashed"
@@ -52,7 +58,7 @@ def file_case_id(relative: PurePath, style: IdStyle) -> str:
         return f"case-{short_hash(relative.as_posix())}"
     suffix = file_suffix(relative)  # type: ignore[arg-type]
     stem = relative.name[: -len(suffix)] if suffix else relative.name
-    stem = re.sub(r"[^A-Za-z0-9._-]", "_", stem)[:MAX_LENGTH].lstrip("._-") or "image"
+    stem = re.sub(r"[^A-Za-z0-9._-]", "_", stem)[:_STEM_LENGTH].lstrip("._-") or "image"
     return stem if len(relative.parts) == 1 else f"{stem}-{short_hash(relative.as_posix(), 8)}"
 
 

@@ -87,6 +87,26 @@ class Plan:
             return None
         return sum(item for item in known if item is not None) / max(1, self.workers)
 
+    def check(self) -> None:
+        """Refuses to begin where no case can be done, for a reason that is no single case's own.
+
+        Raises:
+            PromptError: nothing is said about any case, and the model needs prompts.
+            CapabilityError: the model serves no case's prompts.
+        """
+        errors = [item.error for item in self.cases if item.error is not None]
+        if not errors or len(errors) < len(self.cases):
+            return
+        kinds = {error.kind for error in errors}
+        if kinds == {ErrorKind.PROMPT} and all(item.case.prompts is None for item in self.cases):
+            raise PromptError(
+                f"nothing is said about any of the {len(errors)} cases and model {self.model[0]} needs prompts; put "
+                "prompt files beside the images, name them in a list (--write-mapping FILE.csv makes one to fill in), "
+                "or give --text"
+            )
+        if kinds == {ErrorKind.MODEL}:
+            raise CapabilityError(errors[0].message)
+
     def to_json(self) -> dict[str, Any]:
         """Plain data for ``--dry-run --json``."""
         return {
@@ -154,18 +174,8 @@ def make_plan(
         workers: how many share it.
         retry_failed: do cases again that failed before, though nothing changed.
         elsewhere: ids of the cases that other shards do.
-
-    Raises:
-        PromptError: nothing is said about any case, and the model needs prompts.
-        CapabilityError: the model serves no case's prompts.
     """
     model = model_identity(card)
-    silent = [case for case in cases if case.prompts is None]
-    if not card.labels and silent and len(silent) == len(cases):
-        raise PromptError(
-            f"nothing is said about any of the {len(cases)} cases and model {card.name} needs prompts; put prompt "
-            "files beside the images, name them in a list (--write-mapping FILE.csv makes one to fill in), or give --text"
-        )
     room = budget_bytes - WORKER_BYTES * workers
     planned = []
     for case in cases:
@@ -178,9 +188,6 @@ def make_plan(
             continue
         state, reason = _state(record, identity, output, retry_failed)
         planned.append(PlannedCase(case, state, reason, size, record))
-    if planned and all(item.error is not None and item.error.kind is ErrorKind.MODEL for item in planned):
-        assert planned[0].error is not None
-        raise CapabilityError(planned[0].error.message)
     rate = _seconds_a_byte([item.record for item in planned if item.record is not None], model)
     timed = tuple(
         item if rate is None else PlannedCase(item.case, item.state, item.reason, item.size, item.record,

@@ -40,7 +40,7 @@ class Progress:
         done: ended well.
         failed: ended otherwise.
         seconds: since the run began.
-        eta_s: until the end, None before the first case ended.
+        eta_s: until the end, None before the second case ended.
     """
 
     total: int
@@ -84,9 +84,12 @@ def run_batch(
         What became of every case. After ``KeyboardInterrupt``, which this catches, ``interrupted`` is set.
 
     Raises:
+        PromptError: nothing is said about any case; see ``Plan.check``.
+        CapabilityError: the model serves no case's prompts.
         ModelError: no worker can load the model.
         WriteError: the output folder cannot be written to.
     """
+    plan.check()
     try:
         (plan.output / FOLDER).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -140,12 +143,17 @@ class _Run:
     attempts: Counter[str] = field(default_factory=Counter)
     pending: deque[PlannedCase] = field(default_factory=deque)
     lost: int = 0
+    first_ended: tuple[int, float] | None = None
+    """How many had ended when the first end was noticed, and when that was."""
 
     def refuse(self, refused: tuple[PlannedCase, ...]) -> None:
-        """Cases that the plan says cannot be done fail by name."""
+        """Cases that the plan says cannot be done fail by name, once for the same reason."""
         for item in refused:
             assert item.error is not None
-            self._fail(item, item.error)
+            before = item.record
+            identity = identity_of(item.case, self.plan.model, self.plan.options)
+            if before is None or (before.error, before.identity) != (item.error, identity):
+                self._fail(item, item.error)
 
     def loop(self) -> None:
         self.pending = deque(self.plan.of(State.TODO))
@@ -237,5 +245,11 @@ class _Run:
         ended = [record for case_id, record in self.records.items() if case_id in todo]
         failed = sum(record.status is Status.FAILED for record in ended)
         seconds = time.perf_counter() - self.start
-        eta = seconds / len(ended) * (len(todo) - len(ended)) if ended else None
+        left = len(todo) - len(ended)
+        if ended and self.first_ended is None:
+            self.first_ended = (len(ended), seconds)
+        eta = 0.0 if left == 0 else None
+        if left and self.first_ended is not None and len(ended) > self.first_ended[0]:
+            # Loading the model is over by the time the first case ends, so it is not counted for those to come.
+            eta = (seconds - self.first_ended[1]) / (len(ended) - self.first_ended[0]) * left
         self.progress(Progress(len(todo), len(ended) - failed, failed, seconds, eta))

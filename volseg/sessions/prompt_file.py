@@ -21,8 +21,8 @@ def read_prompts(
     """Reads prompts from a prompt file, from a saved session, or from a label map.
 
     Args:
-        path: JSON of either schema; or a segmentation or structure set in DICOM, NIfTI, NRRD or MetaImage, of which each
-            object becomes a rough mask with its number and name.
+        path: JSON of either schema; or a label map in any format that ``read_labelmap`` reads, of which each object
+            becomes a rough mask with its number and name.
         grid: assumed for voxel indices where a prompt file names no grid, and for outlines; usually the image's.
         sources: files of the DICOM image; a structure set is checked to be drawn on it.
 
