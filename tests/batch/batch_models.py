@@ -15,6 +15,9 @@ from volseg.errors import ModelError
 from volseg.models.card import ModelCard
 from volseg.prompts import PromptKind
 
+CHATTER = "the image of Doe^Jane"
+"""What some library prints past all logging."""
+
 
 @dataclass
 class TroubleModel(RegionModel):
@@ -33,6 +36,9 @@ class TroubleModel(RegionModel):
                     raise MemoryError("Unable to allocate 9 TiB")
                 case "cuda memory":
                     raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
+                case "chatty":
+                    for stream in (1, 2):
+                        os.write(stream, CHATTER.encode())
                 case "bug":
                     raise KeyError(f"image of {encoding.image.meta}")
                 case "slow":

@@ -21,6 +21,7 @@ def ray_nodes(count: int) -> Iterator[tuple[Any, list[Any]]]:
 
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join((*SEARCHED, *([before] if before else [])))
+    os.environ.setdefault("RAY_worker_niceness", "0")  # else a busy machine starves them
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     store = 100 << 20
     cluster = Cluster(

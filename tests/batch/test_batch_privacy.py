@@ -112,8 +112,8 @@ def test_the_mapping_is_written_only_when_asked_for(archive, tmp_path):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("/data/Doe^Jane/CT/0001.dcm: truncated", "dicom-1: truncated"),
-        ("/data/Doe^Jane/CT: holds 2 series", "dicom-1: holds 2 series"),
+        ("/data/Doe^Jane/CT/0001.dcm: truncated", "truncated"),
+        ("in /data/Doe^Jane/CT: 2 series", "in dicom-1: 2 series"),
         ("cannot decode 0001.dcm", "cannot decode (withheld)"),
         ("Doe^Jane is no valid PN", "(withheld) is no valid PN"),
         ("the slices of DOE are 3 mm apart", "the slices of (withheld) are 3 mm apart"),
@@ -129,5 +129,5 @@ def test_messages_are_cleaned(text, expected):
 def test_plain_words_of_folders_stay_readable():
     case = Case("ct", FileSource(Path("/data/images/ct.nii.gz")))
     assert private_message("/data/images/ct.nii.gz: the data of the image is truncated", case) == (
-        "ct: the data of the image is truncated"
+        "the data of the image is truncated"
     )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from batch_cases import SIZES, label_arrays, make_bad, make_case, make_good, points, sidecars
+from batch_models import CHATTER
 from ray_cluster import ray_nodes
 
 from volseg.batch import ModelChoice, Status
@@ -20,6 +22,7 @@ def test_a_cluster_loses_a_worker_and_a_node_and_no_case(tmp_path, plan_of):
     make_good(tmp_path / "in", 12)
     for number in range(4):
         make_case(tmp_path / "in", f"slow{number}", ".nii.gz", 100 + number, points("slow"))
+    make_case(tmp_path / "in", "chatty", ".nii.gz", 150, points("chatty"))
     make_case(tmp_path / "in", "killed", ".nii.gz", 200, points("killed"))
     expected = make_bad(tmp_path / "in", ["truncated-nifti"])
     with ray_nodes(2) as (cluster, nodes):
@@ -32,11 +35,15 @@ def test_a_cluster_loses_a_worker_and_a_node_and_no_case(tmp_path, plan_of):
         executor = RayExecutor(workers=2)
         choice = ModelChoice("given", loader="batch_models:trouble")
         summary = run_batch(plan_of(workers=2), executor, choice, progress=take_down_a_node)
+        logs = [path for path in Path(cluster.head_node.get_logs_dir_path()).rglob("*") if path.is_file()]
+        assert logs
+        assert not [path.name for path in logs if CHATTER.encode() in path.read_bytes()]
     assert taken_down
     assert summary.unfinished == ()
     errors = {record.case_id: str(record.error.kind) for record in summary.failed}
     assert errors == {"truncated-nifti": expected["truncated-nifti"], "killed": "worker-died"}
-    assert len(summary.done) == 16
+    assert len(summary.done) == 17
+    assert not list((tmp_path / "out").rglob(".volseg-partial-*"))
     assert all(side["status"] in tuple(Status) for side in sidecars(tmp_path / "out").values())
     for array in label_arrays(tmp_path / "out").values():
         assert {value: int((array == value).sum()) for value in (1, 2)} == SIZES

@@ -29,7 +29,6 @@ table { border-collapse: collapse; width: 100%; font-size: .88rem; align-self: s
 th { text-align: right; font-weight: 500; color: GrayText; } th:first-child, td:first-child { text-align: left; }
 td, th { padding: .15rem .5rem; border-bottom: 1px solid var(--soft); }
 td { text-align: right; font-variant-numeric: tabular-nums; }
-.swatch { display: inline-block; width: .7em; height: .7em; border-radius: 2px; margin-right: .5em; }
 .error { color: var(--bad); grid-column: 1 / -1; margin: 0; overflow-wrap: anywhere; }
 .files { font-size: .85rem; margin: .5rem 0 0; } .files a { margin-right: .8rem; }
 a.picture img { width: 100%; max-height: 26rem; object-fit: cover; object-position: top; border-radius: 4px; }

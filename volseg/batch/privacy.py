@@ -45,7 +45,7 @@ _PATIENT_TAGS = [
 _PLAIN_WORDS = """
 ct mr mri pet dicom dcm nifti nrrd image images img imgs data scan scans series study studies slice slices volume
 volumes file files folder input inputs label labels mask masks test tests train home tmp mnt media work user users usr
-var opt src root shared
+var opt src root shared archive batch box cases model object objects out output point prompt prompts results text
 """
 _PLAIN = frozenset(_PLAIN_WORDS.split())
 """Words of folders that name nobody, and without which messages could not be read."""
@@ -68,7 +68,8 @@ def private_message(text: str, case: Case) -> str:
         cleaned = re.sub(rf"(?<![^\W_]){re.escape(word)}(?![^\W_])", WITHHELD, cleaned, flags=re.IGNORECASE)
     # What is left of a path below a folder that was named: file names that nobody listed.
     cleaned = re.sub(rf"{re.escape(case.case_id)}[/\\][^\s:;,]*", case.case_id, cleaned)
-    return " ".join(cleaned.split())
+    # Whose message it is stands beside it.
+    return " ".join(cleaned.split()).removeprefix(f"{case.case_id}: ")
 
 
 @contextmanager

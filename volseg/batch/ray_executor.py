@@ -23,9 +23,11 @@ class RayModel:
     """What an actor runs: one model and the cases given to it."""
 
     def __init__(self, setup: WorkerSetup) -> None:
-        from volseg.batch.worker import set_threads
+        from volseg.batch.worker import set_threads, silence
 
         set_threads(setup.threads)
+        if not setup.debug:
+            silence()  # Ray keeps what actors print in files of its own
         from volseg.batch.runner import CaseRunner
 
         logging.getLogger("volseg").propagate = False  # the runner keeps warnings with their case, cleaned

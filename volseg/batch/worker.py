@@ -47,7 +47,7 @@ def worker_main(connection: Connection[object, object], setup: WorkerSetup) -> N
     _die_with_parent()
     set_threads(setup.threads)
     if not setup.debug:
-        _silence()
+        silence()
     lock = threading.Lock()
 
     def send(message: object) -> None:
@@ -99,7 +99,7 @@ def _die_with_parent() -> None:
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _silence() -> None:
+def silence() -> None:
     """Libraries print paths and header values past all logging; what matters comes through the connection."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for descriptor in (1, 2):

@@ -52,12 +52,16 @@ def progress_shown() -> Iterator[ProgressListener]:
 
 
 def _words(progress: Progress) -> str:
-    text = f"{progress.done + progress.failed} of {progress.total} cases"
+    text = f"{progress.done + progress.failed} of {_count(progress.total, 'case')}"
     if progress.failed:
         text += f", {progress.failed} failed"
     if progress.eta_s is not None:
         text += f", {progress.cases_per_minute:.1f} a minute, about {_duration(progress.eta_s)} left"
     return text
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _duration(seconds: float) -> str:
@@ -84,25 +88,24 @@ def say_plan(console: Console, plan: Plan, part: Shard, found: Found, *, quiet: 
         console.warn(f"passed over {count}: {reason}")
     if found.renamed:
         console.warn(
-            f"{found.renamed} files lie in a folder with DICOM and are called by a hash, as their names may be of "
-            "patients; --ids names keeps them, --write-mapping FILE.csv tells which is which"
+            f"{_count(found.renamed, 'file')} in folders with DICOM called by hashes, as names may be of patients; "
+            "--ids names keeps them, --write-mapping FILE.csv tells which is which"
         )
     wanted = sorted(NEEDS_DICOM & set(plan.options.formats))
     without = sum(not item.case.is_dicom for item in plan.cases)
     if wanted and without:
-        console.warn(f"{without} cases are not DICOM and get no {', '.join(wanted)}")
+        console.warn(f"no {', '.join(wanted)} for {_count(without, 'case')} not in DICOM")
     states = Counter(str(item.state) for item in plan.cases)
     listed = ", ".join(f"{count} {state}" for state, count in states.items())
+    shard = f" in shard {part}" if part.count > 1 else ""
     if not quiet:
-        typer.echo(f"{len(plan.cases)} cases{f' in shard {part}' if part.count > 1 else ''}: {listed}", err=True)
+        typer.echo(f"{_count(len(plan.cases), 'case')}{shard}: {listed}", err=True)
 
 
 def say_mapping(path: Path, found: Found) -> None:
     """Where the list of cases was written."""
-    text = (
-        f"wrote {path}: {len(found.cases)} cases, for your eyes only; with prompts filled in it may be given as INPUT"
-    )
-    typer.echo(text, err=True)
+    text = f"wrote {path}: {_count(len(found.cases), 'case')}; for your eyes only"
+    typer.echo(f"{text}; with prompts filled in, it may be given as INPUT", err=True)
 
 
 def print_plan(plan: Plan) -> None:
@@ -124,13 +127,13 @@ def print_plan(plan: Plan) -> None:
     with console.capture() as capture:
         console.print(table, markup=False, highlight=False)
     typer.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))
-    time = (
-        "no case of this model was done here yet, so its time is not known"
-        if plan.seconds is None
-        else f"about {_duration(plan.seconds)}"
-    )
+    todo, time = plan.of(State.TODO), ""
+    if todo and plan.seconds is None:
+        time = ", no case of this model was done here yet, so its time is not known"
+    elif todo and plan.seconds is not None:
+        time = f", about {_duration(plan.seconds)}"
     memory = "no memory budget" if plan.budget_bytes == NO_BUDGET else f"memory budget {plan.budget_bytes / 1e9:.1f} GB"
-    typer.echo(f"to do: {len(plan.of(State.TODO))} cases, {time}; {plan.workers} workers, {memory}")
+    typer.echo(f"to do: {_count(len(todo), 'case')}{time}; {_count(plan.workers, 'worker')}, {memory}")
 
 
 def say_summary(console: Console, summary: Summary, *, quiet: bool) -> None:

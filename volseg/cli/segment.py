@@ -102,8 +102,8 @@ def segment(
     prompts: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="FILE.json",
-            help="A prompt file or a saved session; its objects come first and keep their numbers.",
+            metavar="FILE",
+            help="A prompt file, a saved session or a label map; its objects come first and keep their numbers.",
             rich_help_panel=PROMPTS_PANEL,
         ),
     ] = None,
