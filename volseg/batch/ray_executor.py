@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import time
@@ -37,6 +38,10 @@ class RayModel:
         except VolsegError as error:
             # An exception here would only say that the actor died.
             self._runner, self._error = None, str(error)
+        # While an actor waits for room, Ray asks all others to collect garbage every few seconds; without this they
+        # would look through the libraries' objects each time, for half a second, and nothing else goes on meanwhile.
+        gc.collect()
+        gc.freeze()
 
     def ready(self) -> str:
         """Why the model could not be loaded; empty if it was."""
