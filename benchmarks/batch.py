@@ -10,6 +10,7 @@ that others use too it says more.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import resource
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +30,7 @@ from volseg.prompts import Box, PromptedObject, PromptSet
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DATA = REPOSITORY.parent / "shared" / "data" / "hippocampus"
+PR_SET_CHILD_SUBREAPER = 36
 VOLSEG = Path(sys.executable).parent / "volseg"
 
 
@@ -47,8 +50,18 @@ def timed(command: list[str], threads: int) -> tuple[float, float]:
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run(command, check=True, env={**os.environ, **dict.fromkeys(names, str(threads))}, stdout=sys.stderr)
-    wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    wall = time.perf_counter() - start
+    with suppress(ChildProcessError):
+        while True:
+            os.waitpid(-1, 0)  # the server that workers are forked from ends after its parent
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def adopt_orphans() -> None:
+    """Processes whose parents have ended become this one's children, so that their CPU time is counted (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def main() -> None:
@@ -64,6 +77,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if not DATA.is_dir():
         sys.exit("needs the public volumes in ../shared/data")
+    adopt_orphans()
     images = sorted((DATA / "images").glob("*.nii.gz"))[: arguments.cases]
     looped = images[:: -(-len(images) // (arguments.loop_cases or len(images)))]
     with tempfile.TemporaryDirectory() as name:
