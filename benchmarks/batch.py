@@ -120,9 +120,9 @@ def main() -> None:
         loop_wall, loop_cpu = timed(["bash", str(folder / "loop.sh")], arguments.threads)
         same = 0
         for image in looped:
-            result = image.name.removesuffix(".nii.gz") + "_seg.nii.gz"
+            written = image.name.removesuffix(".nii.gz") + "_seg.nii.gz"
             same += bool(
-                np.array_equal(read_labelmap(loop_out / result).array, read_labelmap(batch_out / result).array)
+                np.array_equal(read_labelmap(loop_out / written).array, read_labelmap(batch_out / written).array)
             )
         scale = len(images) / len(looped)
         busy = json.loads(report.read_text())["compute_busy_part"]
