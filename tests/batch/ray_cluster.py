@@ -10,6 +10,7 @@ from typing import Any
 
 # Workers of Ray are new processes that must find the models of the tests.
 TESTS = Path(__file__).resolve().parents[1]
+ATTEMPTS = 4
 SEARCHED = (str(TESTS), str(TESTS / "batch"))
 
 
@@ -24,12 +25,10 @@ def ray_nodes(count: int) -> Iterator[tuple[Any, list[Any]]]:
     os.environ.setdefault("RAY_worker_niceness", "0")  # else a busy machine starves them
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     store = 100 << 20
-    cluster = Cluster(
-        initialize_head=True,
-        head_node_args={"num_cpus": 0, "object_store_memory": store, "include_dashboard": False},
-    )
+    cluster = Cluster()
     try:
-        nodes = [cluster.add_node(num_cpus=1, object_store_memory=store) for _ in range(count)]
+        _add_node(cluster, num_cpus=0, object_store_memory=store, include_dashboard=False)
+        nodes = [_add_node(cluster, num_cpus=1, object_store_memory=store) for _ in range(count)]
         cluster.wait_for_nodes()
         ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
         yield cluster, nodes
@@ -40,3 +39,14 @@ def ray_nodes(count: int) -> Iterator[tuple[Any, list[Any]]]:
             del os.environ["PYTHONPATH"]
         else:
             os.environ["PYTHONPATH"] = before
+
+
+def _add_node(cluster: Any, **options: Any) -> Any:
+    """Ray gives a node 30 s to start, which a busy machine may not manage the first time."""
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return cluster.add_node(**options)
+        except Exception as error:  # Ray raises no other
+            if "timed out during startup" not in str(error) or attempt == ATTEMPTS:
+                raise
+    raise AssertionError
