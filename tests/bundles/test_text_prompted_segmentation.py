@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigWorkflow
 from monai.data import MetaTensor
 
 from volseg.errors import CapabilityError, ModelError
@@ -117,3 +119,40 @@ def test_sides_on_the_mni_template() -> None:
                 centre = mask.centroid_ras_mm()
                 assert centre is not None
                 assert sign * centre[0] > 5
+
+
+SETTINGS = """
+spec: {widths: [8, 8, 16], width: 16, heads: 2, layers: 1, mask_levels: 2, query_width: 8}
+precision: float32
+groups:
+  - source:
+      group: body
+      modality: MR
+      image: "{case}_image.nii.gz"
+      label: "{case}_label.nii.gz"
+      objects: {liver: [1]}
+    views: [{spacing_mm: 1.0, window: [16, 16, 16], concepts: [liver]}]
+validation: []
+schedule: {steps: 2, steps_per_epoch: 1, queries: 1}
+"""
+
+
+def test_its_training_configuration_trains(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(100, 5, (20, 20, 20)).astype(np.float32)
+    labels = np.zeros(values.shape, np.uint8)
+    labels[5:12, 5:12, 5:12] = 1
+    for part, array in (("image", values + 80 * labels), ("label", labels)):
+        nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), tmp_path / f"a_{part}.nii.gz")
+    (tmp_path / "settings.yaml").write_text(SETTINGS)
+    workflow = ConfigWorkflow(
+        str(FOLDER / "configs" / "train.yaml"),
+        workflow_type="train",
+        bundle_root=str(FOLDER),
+        dataset_dir=str(tmp_path),
+        output_dir=str(tmp_path / "out"),
+        device="cpu",
+    )
+    workflow.initialize()
+    workflow.run()
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+    assert len((tmp_path / "out" / "log.jsonl").read_text().splitlines()) == 2

@@ -222,6 +222,8 @@ class _Answers:
         else:
             self._features = [network(one) for one in seen]
             self._predictor = PlainPredictor(self._features[0].shape[1])
+        self.given = isinstance(self._predictor, PlainPredictor)
+        """Whether all logits are there already, so that decoding in parts saves nothing."""
         self.queries = self._predictor.queries
 
     def decode(self, first: int, last: int) -> Tensor:
@@ -248,17 +250,17 @@ class _Joint:
     ) -> None:
         """Adds windows in order; those of ``batch`` that are not ``busy`` add nothing."""
         plan, queries = self._plan, self._sums.channels
-        finished = [torch.empty((queries, *plan.kept_shape(at)), device=self._home) for at in batch]
-        step = query_batch or queries
-        for first in range(0, queries, step):
-            last = min(first + step, queries)
-            logits = None if answers is None else answers.decode(first, last).to(self._home, torch.float32)
-            for at, block in zip(batch, finished, strict=True):
-                values = None
-                if logits is not None and at in busy:
-                    values = logits[busy.index(at)]
-                    values = values if self._weights is None else values.mul_(self._weights)
-                block[first:last] = self._sums.add(at, values, first, last)
+        step = min(query_batch or queries, queries)
+        if answers is not None and answers.given:
+            step = queries
+        if step == queries:
+            finished = self._added(batch, busy, answers, 0, queries)
+        else:
+            finished = [torch.empty((queries, *plan.kept_shape(at)), device=self._home) for at in batch]
+            for first in range(0, queries, step):
+                last = min(first + step, queries)
+                for block, part in zip(finished, self._added(batch, busy, answers, first, last), strict=True):
+                    block[first:last] = part
         for at, block in zip(batch, finished, strict=True):
             weights = None
             if at in busy:
@@ -270,6 +272,20 @@ class _Joint:
             inner, start = plan.within_volume(at)
             if all(part.stop > part.start for part in inner):
                 self._sink.take(block[(slice(None), *inner)], start)
+
+    def _added(
+        self, batch: Sequence[WindowAt], busy: Sequence[WindowAt], answers: _Answers | None, first: int, last: int
+    ) -> list[Tensor]:
+        """Sums of the finished parts of windows, for some queries; views of the answers where there are any."""
+        logits = None if answers is None else answers.decode(first, last).to(self._home, torch.float32)
+        finished = []
+        for at in batch:
+            values = None
+            if logits is not None and at in busy:
+                values = logits[busy.index(at)]
+                values = values if self._weights is None else values.mul_(self._weights)
+            finished.append(self._sums.add(at, values, first, last))
+        return finished
 
 
 def cheaper(settings: WindowSettings) -> tuple[WindowSettings, ...]:

@@ -54,7 +54,7 @@ class WindowSettings:
     overlap: float = 0.25
     blending: Blending = Blending.GAUSSIAN
     batch: int = 1
-    query_batch: int = 16
+    query_batch: int = 64
     mirror_axes: tuple[int, ...] = ()
     stitch_on_device: bool = True
 

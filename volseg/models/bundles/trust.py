@@ -34,6 +34,7 @@ _ALLOWED_TARGETS = frozenset(
         "volseg.training.parallel.join_ranks",
         "volseg.training.record.RunRecord",
         "volseg.training.run.prepare_fine_tuning",
+        "volseg.training.text_query.run.TextTraining",
         "volseg.training.trainer.build_trainer",
         "volseg.training.update.StepUpdate",
         "monai.data.DataLoader",

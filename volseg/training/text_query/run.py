@@ -8,7 +8,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from volseg.networks.text_query.network import TextQueryNetwork, WindowFeatures
 from volseg.training.cases import TrainingCase, find_cases
 from volseg.training.config import Precision
 from volseg.training.ema import WeightAverage
-from volseg.training.text_query.config import GroupConfig, TextScheduleConfig, TextTrainConfig
+from volseg.training.text_query.config import GroupConfig, TextScheduleConfig, TextTrainConfig, read_text_config
 from volseg.training.text_query.losses import text_loss
 from volseg.training.text_query.samples import Sampler, SampleSource
 from volseg.training.text_query.start import take_weights
@@ -98,6 +98,38 @@ def train_text(
             if stop is not None and stop(step):
                 break
     return export_text(average.weights(), spec, output / WEIGHTS)
+
+
+@dataclass(frozen=True)
+class TextTraining:
+    """A run with paths as text, for a bundle's configuration; see ``train_text``.
+
+    Attributes:
+        settings: YAML file.
+        folder: below which the sources lie.
+        output: for checkpoint, log and weights.
+        start: weights that the settings start from, if they do.
+        resume: go on from the checkpoint.
+        device: of the network.
+    """
+
+    settings: str
+    folder: str
+    output: str
+    start: str | None = None
+    resume: bool = False
+    device: str = "cpu"
+
+    def run(self) -> Path:
+        """Trains."""
+        return train_text(
+            read_text_config(Path(self.settings)),
+            Path(self.folder),
+            Path(self.output),
+            resume=self.resume,
+            device=self.device,
+            start=None if self.start is None else Path(self.start),
+        )
 
 
 def read_sources(config: TextTrainConfig, folder: Path) -> tuple[SampleSource, ...]:
