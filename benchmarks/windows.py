@@ -2,8 +2,8 @@
 
     python benchmarks/windows.py time            2 and 100 classes, a small U-Net
     python benchmarks/windows.py memory          120 classes on 512x512x600, a network that costs nothing
-    python benchmarks/windows.py memory --rows 168   only so many of the 512 rows: two layers of windows, which is where
-                                                 the sums are largest; further layers add rows of image and labels alone
+    python benchmarks/windows.py memory --rows 152   only so many of the 512 rows: two layers of windows that overlap as
+                                                 much as the last two of the whole volume, where the sums are largest
     python benchmarks/windows.py queries         1, 10 and 100 queries of a text-query network
     python benchmarks/windows.py all --reduced   the same on smaller volumes
 
