@@ -84,7 +84,7 @@ def test_bad_cases_fail_by_name_and_the_others_do_not(inputs, output, run):
     for name, (kind, _, error) in BAD.items():
         if kind != "dicom":
             assert str(by_name[name].kind) == error
-            assert not by_name[name].message.startswith(name)  # the record says whose it is
+            assert not by_name[name].message.startswith(f"{name}: ")  # the record says whose it is
     assert len(label_arrays(output)) == 2
     assert not list(output.rglob(".volseg-partial-*"))
 

@@ -166,7 +166,7 @@ def test_prompts_travel_with_the_image_where_a_program_passes_nothing_else(case:
 def test_window_and_plane_reach_the_inferer(case: dict[str, Path]) -> None:
     made = workflow("inference", image="x", prompts="x", window="bone", plane="coronal", modality="CT")
     made.initialize()
-    inferer = made.inferer
+    inferer = made.inferer.model.drafts.inferer
     assert (inferer.window, inferer.plane, inferer.modality) == ("bone", "coronal", "CT")
 
 

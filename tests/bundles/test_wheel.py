@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from volseg.models.bundles.metadata import read_bundle
+
 PROGRAM = """
 import volseg
 from volseg.models.bundles.folders import carried_folder
@@ -39,5 +41,5 @@ def test_model_from_a_wheel(repository: Path, tmp_path: Path) -> None:
     package, bundles, sha256 = done.stdout.split()
     assert Path(package) == site / "volseg" / "__init__.py"
     assert Path(bundles) == site / "volseg" / "bundles"
-    assert sha256 in (site / "volseg/bundles/sam2_prompted_segmentation/configs/metadata.json").read_text()
+    assert sha256 == read_bundle(site / "volseg/bundles/sam2_prompted_segmentation").card.weights_sha256
     assert not list(site.rglob(".gitkeep"))

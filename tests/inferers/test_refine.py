@@ -217,7 +217,7 @@ def test_the_block_grows_until_it_holds_the_object() -> None:
     mask, image = bright_ball()
     seed = ObjectMask.of(3, GRID, ball(GRID, (20.0, 17.0, 10.0), 2.0), 0.7)
     network = Threshold()
-    found = Refiner(network, RefineSettings()).refine(image, WINDOW, seed, [])
+    found = Refiner(network, RefineSettings(trust=0)).refine(image, WINDOW, seed, [])
     assert len(network.shapes) > 1
     assert 2 * (found.full() & mask).sum() / (found.voxels + mask.sum()) > 0.95
     assert (found.object_id, found.presence) == (3, 0.7)
@@ -241,6 +241,21 @@ def test_clicked_voxels_are_what_was_said_of_them() -> None:
     assert not found[20, 17, 10]
     assert found[34, 32, 10]
     assert found[20, 17, 14]  # what is not near a click stays
+
+
+def test_the_draft_counts_where_nobody_clicked() -> None:
+    mask, image = bright_ball(8.0)
+    far = ball(GRID, (34.0, 8.0, 10.0), 4.0)
+    draft = ObjectMask.of(1, GRID, mask | far)
+    unsure = Threshold(lambda channels: 0.4 * channels[:, Channel.IMAGE, None])  # logits of -0.8 and 0.8
+    doubted = Refiner(unsure, RefineSettings(trust=0.5)).refine(image, WINDOW, draft, []).full()
+    assert not doubted[34, 8, 10]
+    believed = Refiner(unsure, RefineSettings(trust=1.0)).refine(image, WINDOW, draft, []).full()
+    assert believed[34, 8, 10]
+    click = Point((34, 8, 8), Frame.IJK, positive=False)
+    taken = Refiner(unsure, RefineSettings(trust=1.0)).refine(image, WINDOW, draft, [click]).full()
+    assert not taken[34, 8, 8]
+    assert taken[20, 17, 10]
 
 
 def test_an_object_at_the_border_of_the_image_is_kept_whole() -> None:

@@ -26,14 +26,16 @@ class PromptedInferer(Inferer):  # type: ignore[misc]
         super().__init__()
         self.model = model
 
-    def __call__(self, inputs: Tensor, network: Any, *args: Any, prompts: Sequence[str] | str, **kwargs: Any) -> Tensor:
+    def __call__(
+        self, inputs: Tensor, network: Any, *args: Any, prompts: Sequence[str] | str | None = None, **kwargs: Any
+    ) -> Tensor:
         """Segments a batch.
 
         Args:
             inputs: [B, 1, I, J, K] ``MetaTensor`` in the image's units.
             network: not used; the model has its own.
             args: not used; part of MONAI's signature.
-            prompts: for each image its prompts as JSON (``PromptSet.dumps``).
+            prompts: for each image its prompts as JSON (``PromptSet.dumps``), or None for those in its ``meta``.
             kwargs: not used; part of MONAI's signature.
 
         Returns:

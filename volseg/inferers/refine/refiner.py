@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from volseg.data.object_mask import ObjectMask
-from volseg.inferers.refine.channels import all_channels, prompt_channels, show_image, show_mask
+from volseg.inferers.refine.channels import POINT_PEAK, all_channels, prompt_channels, show_image, show_mask
 from volseg.inferers.refine.lattice import Lattice, choose_lattice
 from volseg.inferers.refine.settings import RefineSettings
 from volseg.prompts import Point, Prompt
@@ -79,11 +79,15 @@ class Refiner:
         self, lattice: Lattice, image: Tensor, window: IntensityWindow, draft: ObjectMask, prompts: Sequence[Prompt]
     ) -> Tensor:
         device = next(self.network.parameters()).device
-        said = prompt_channels(lattice, prompts)
-        channels = all_channels(show_image(lattice, image, window), show_mask(lattice, draft), said)
+        said, shown = prompt_channels(lattice, prompts), show_mask(lattice, draft)
+        channels = all_channels(show_image(lattice, image, window), shown, said)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
             logits = self.network(channels.to(device))
-        return _as_clicked(logits[0, 0].float().cpu(), lattice, prompts)
+        clicked = said[:2].amax(dim=0) / POINT_PEAK
+        # A draft without a voxel says nothing.
+        trust = self.settings.trust if draft.voxels else 0.0
+        kept = trust * (1 - clicked) * (2 * shown - 1)
+        return _as_clicked(logits[0, 0].float().cpu() + kept, lattice, prompts)
 
 
 def _corners(draft: ObjectMask, prompts: Sequence[Prompt]) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:

@@ -17,6 +17,8 @@ class RefineSettings:
         min_margin_mm: at least so much.
         finest: the lattice is never finer than this part of the image's mean voxel side.
         max_widenings: how often the block may grow because the answer touches its border.
+        trust: logit that the draft adds to the network's answer, away from clicks: what a person did not click on was
+            right, or at least good enough.
     """
 
     samples: int = 64_000
@@ -24,9 +26,10 @@ class RefineSettings:
     min_margin_mm: float = 5.0
     finest: float = 0.6
     max_widenings: int = 2
+    trust: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.samples < 512 or self.margin <= 0 or self.min_margin_mm <= 0 or not 0 < self.finest <= 1:
+        if self.samples < 512 or self.margin <= 0 or self.min_margin_mm <= 0 or self.trust < 0 or not 0 < self.finest <= 1:
             raise ModelError(
                 f"a lattice has 512 samples or more, a margin, and is not coarse at its finest, got {self}"
             )
