@@ -29,7 +29,6 @@ class RefineSettings:
     trust: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.samples < 512 or self.margin <= 0 or self.min_margin_mm <= 0 or self.trust < 0 or not 0 < self.finest <= 1:
-            raise ModelError(
-                f"a lattice has 512 samples or more, a margin, and is not coarse at its finest, got {self}"
-            )
+        positive = min(self.margin, self.min_margin_mm, self.finest) > 0
+        if self.samples < 512 or not positive or self.finest > 1 or self.trust < 0:
+            raise ModelError(f"a lattice has 512 samples or more, a margin and a finest step up to 1, got {self}")
