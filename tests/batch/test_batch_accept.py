@@ -80,13 +80,13 @@ def test_killed_again_and_again(cases, undisturbed, tmp_path):
     kills = 0
     while kills < KILLS:
         begun = time.monotonic()
-        before = len(list(output.glob("cases/*.json")))
+        before = len(list(output.glob("cases/[!.]*.json")))
         process = subprocess.Popen(command(folder, output), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         # Half of the moments lie before the first case ends, the others between cases.
         wanted = before + chance.choice((0, 0, 1, 2, 5, 9))
         moment = chance.uniform(0.2, 3.0)
         while process.poll() is None:
-            there = len(list(output.glob("cases/*.json")))
+            there = len(list(output.glob("cases/[!.]*.json")))
             if (wanted == before and time.monotonic() - begun > moment) or (wanted > before and there >= wanted):
                 time.sleep(chance.uniform(0, 0.1))
                 break
@@ -94,7 +94,7 @@ def test_killed_again_and_again(cases, undisturbed, tmp_path):
         process.send_signal(signal.SIGKILL)
         process.wait()
         kills += 1
-        for path in output.glob("cases/*.json"):
+        for path in output.glob("cases/[!.]*.json"):
             side = json.loads(path.read_text())  # a sidecar is whole at every moment
             for item in side["outputs"]:
                 assert (output / item["name"]).is_file()
@@ -116,11 +116,11 @@ def test_a_cluster_that_loses_a_worker_and_a_node(cases, undisturbed, tmp_path, 
         lost = []
 
         def disturb():
-            while len(list(output.glob("cases/*.json"))) < GOOD // 4:
+            while len(list(output.glob("cases/[!.]*.json"))) < GOOD // 4:
                 time.sleep(0.05)
             os.kill(actor_pids()[0], signal.SIGKILL)
             lost.append("worker")
-            while len(list(output.glob("cases/*.json"))) < GOOD // 2:
+            while len(list(output.glob("cases/[!.]*.json"))) < GOOD // 2:
                 time.sleep(0.05)
             cluster.remove_node(nodes[-1], allow_graceful=False)
             lost.append("node")

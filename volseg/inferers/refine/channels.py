@@ -171,3 +171,17 @@ def all_channels(image: Tensor, draft: Tensor, prompts: Tensor) -> Tensor:
     result[0, Channel.DRAFT] = 2 * draft - 1
     result[0, Channel.INSIDE :] = prompts
     return result
+
+
+def kept_logits(trust: float, draft: Tensor, prompts: Tensor) -> Tensor:
+    """What the draft adds to the network's answer, [A, B, C]: most away from clicks, nothing at one.
+
+    Args:
+        trust: the most.
+        draft: [A, B, C] from 0 to 1; one without a voxel says nothing.
+        prompts: [4, A, B, C] from ``prompt_channels``.
+    """
+    if not bool(draft.any()):
+        return torch.zeros_like(draft)
+    clicked = prompts[:2].amax(dim=0) / POINT_PEAK
+    return trust * (1 - clicked) * (2 * draft - 1)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from volseg.data.object_mask import ObjectMask
-from volseg.inferers.refine.channels import POINT_PEAK, all_channels, prompt_channels, show_image, show_mask
+from volseg.inferers.refine.channels import all_channels, kept_logits, prompt_channels, show_image, show_mask
 from volseg.inferers.refine.lattice import Lattice, choose_lattice
 from volseg.inferers.refine.settings import RefineSettings
 from volseg.prompts import Point, Prompt
@@ -83,10 +83,7 @@ class Refiner:
         channels = all_channels(show_image(lattice, image, window), shown, said)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
             logits = self.network(channels.to(device))
-        clicked = said[:2].amax(dim=0) / POINT_PEAK
-        # A draft without a voxel says nothing.
-        trust = self.settings.trust if draft.voxels else 0.0
-        kept = trust * (1 - clicked) * (2 * shown - 1)
+        kept = kept_logits(self.settings.trust, shown, said)
         return _as_clicked(logits[0, 0].float().cpu() + kept, lattice, prompts)
 
 

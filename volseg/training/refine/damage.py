@@ -14,6 +14,8 @@ from volseg.training.synthetic import smooth_noise
 
 EMPTY = 0.08
 """Part of the drafts that are empty."""
+SLIGHT = 0.3
+"""Part of the drafts that are nearly right: corrections of good answers are learnt from these."""
 
 
 def damaged(rng: np.random.Generator, truth: Tensor) -> Tensor:
@@ -30,6 +32,9 @@ def damaged(rng: np.random.Generator, truth: Tensor) -> Tensor:
     if not mask.any() or rng.random() < EMPTY:
         return torch.zeros_like(truth)
     draft = mask
+    if rng.random() < SLIGHT:
+        way = SLIGHT_WAYS[int(rng.integers(len(SLIGHT_WAYS)))]
+        return way(rng, draft).float()
     if rng.random() < 0.2:
         draft = _ellipsoid(rng, mask)
     for _ in range(int(rng.integers(1, 4))):
@@ -134,3 +139,4 @@ def _blob(rng: np.random.Generator, mask: Tensor) -> Tensor:
 
 
 WAYS: tuple[Callable[[np.random.Generator, Tensor], Tensor], ...] = (_cut, _cut, _run_on, _shift, _grow, _wave, _blob)
+SLIGHT_WAYS: tuple[Callable[[np.random.Generator, Tensor], Tensor], ...] = (_wave, _blob, _blob)

@@ -19,7 +19,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from volseg.data.atomic import atomic_path
 from volseg.errors import TrainingError
-from volseg.inferers.refine.channels import POINT_PEAK, all_channels
+from volseg.inferers.refine.channels import POINT_PEAK, all_channels, kept_logits
 from volseg.inferers.refine.refiner import Refiner
 from volseg.models.base import Model
 from volseg.models.bundles.metadata import Origin, Refinement, Weights
@@ -257,6 +257,7 @@ def _teach(
         channels = all_channels(sample.image, draft, prompts).to(device)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
             logits = network(channels)[0, 0]
+        logits = logits + kept_logits(config.settings.trust, draft, prompts).to(device)
         loss = refine_loss(logits, sample.truth.to(device), (prompts[:2].amax(dim=0) / POINT_PEAK).to(device))
         torch.autograd.backward(loss * share / (sample.rounds + 1))
         answer = logits.detach().float().cpu()
