@@ -99,11 +99,11 @@ def test_a_run_that_is_killed_goes_on_where_it_was(inputs, tmp_path):
     expected_errors = make_bad(inputs, ["garbage-nifti", "outside"])
     first = subprocess.Popen(command(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
-    while len(list((tmp_path / "out").glob("cases/*.json"))) < 3 and time.monotonic() < deadline:
+    while len(list((tmp_path / "out").glob("cases/[!.]*.json"))) < 3 and time.monotonic() < deadline:
         time.sleep(0.01)
     first.kill()
     first.wait()
-    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("cases/*.json")}
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("cases/[!.]*.json")}
     kept = {path: when for path, when in kept.items() if json.loads(path.read_text())["status"] == "done"}
     second = subprocess.run(command(tmp_path), capture_output=True, text=True, timeout=500, check=False)
     assert second.returncode == 10, second.stderr
