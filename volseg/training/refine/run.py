@@ -115,6 +115,7 @@ class RefineRun:
         asked = self._drafts(held_out)
         if step == 0:
             self._score("start", 0, average, held_out, asked)
+            clock.restart(0.0)  # what was not training does not count
         seen: dict[str, list[float]] = defaultdict(list)
         network.train()
         while not is_over(step, clock.seconds, schedule):
