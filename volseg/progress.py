@@ -24,3 +24,21 @@ def report(progress: ProgressCallback | None, fraction: float, text: str) -> Non
     """
     if progress is not None and progress(fraction, text) is False:
         raise Cancelled(f"cancelled while {text}")
+
+
+class Part:
+    """A share of the whole progress, itself a callback for the work that has it.
+
+    Args:
+        progress: told of the whole, or None.
+        start: what is done before this part, in [0, 1].
+        share: how much this part is of the whole.
+    """
+
+    def __init__(self, progress: ProgressCallback | None, start: float, share: float) -> None:
+        self._progress, self._start, self._share = progress, start, share
+
+    def __call__(self, fraction: float, text: str) -> bool:
+        """Tells how far the part is; raises ``Cancelled`` where the whole is cancelled."""
+        report(self._progress, min(1.0, self._start + fraction * self._share), text)
+        return True

@@ -29,7 +29,7 @@ from volseg.inferers.slices.plan import PlanePrompts, plan_object
 from volseg.inferers.slices.shown import frame_prompts
 from volseg.inferers.slices.zoom import Extent, ZoomSettings, choose_crop, widened
 from volseg.inferers.tracking import FramePrompts, Track, Tracker, TrackRequest, TrackSettings, TrackUpdate
-from volseg.progress import ProgressCallback, report
+from volseg.progress import Part, ProgressCallback
 from volseg.prompts import PromptedObject, PromptSet
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ class SlicePropagationInferer(Inferer):  # type: ignore[misc]
                 by_source[job.prompts.view.plane, job.crop].append(job)
             jobs = []
             for same_source in by_source.values():
-                part = _Part(progress, len(done) / total, len(same_source) / total)
+                part = Part(progress, len(done) / total, len(same_source) / total)
                 tracks = self._track(encoding, same_source, exact, part, partial)
                 for job, track in zip(same_source, tracks, strict=True):
                     again = self._wider(job, track)
@@ -264,7 +264,7 @@ class SlicePropagationInferer(Inferer):  # type: ignore[misc]
                     previous=known[object_id, corrections] or known.get((object_id, corrections - 1)),
                     exact=exact,
                 )
-            steps = tracker.stream(requests, _Part(progress, corrections / rounds, 1 / rounds))
+            steps = tracker.stream(requests, Part(progress, corrections / rounds, 1 / rounds))
             while True:
                 try:
                     preview.add(next(steps))
@@ -310,17 +310,6 @@ class SlicePropagationInferer(Inferer):  # type: ignore[misc]
             return None
         crop = widened(job.crop, job.prompts, self.zoom)
         return None if crop == job.crop else dataclasses.replace(job, crop=crop, widenings=job.widenings + 1)
-
-
-class _Part:
-    """A share of the whole progress."""
-
-    def __init__(self, progress: ProgressCallback | None, start: float, share: float) -> None:
-        self._progress, self._start, self._share = progress, start, share
-
-    def __call__(self, fraction: float, text: str) -> bool:
-        report(self._progress, min(1.0, self._start + fraction * self._share), text)
-        return True
 
 
 class _Preview:

@@ -14,7 +14,7 @@ from volseg.models.base import Encoding, Model, PartialCallback
 from volseg.models.card import ModelCard
 from volseg.models.options import EncodeOptions
 from volseg.models.prompted_inferer import PromptedInferer
-from volseg.progress import ProgressCallback, report
+from volseg.progress import Part, ProgressCallback, report
 from volseg.prompts import Point, Prompt, PromptSet, Scribble
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class RefinedModel(Model):
                 encoding.drafts,
                 PromptSet(prompts.grid, tuple(unknown)),
                 exact=exact,
-                progress=_Part(progress, 0.0, DRAFT_SHARE),
+                progress=Part(progress, 0.0, DRAFT_SHARE),
                 partial=partial,
             )
             for item, draft in zip(unknown, drafts.masks, strict=True):
@@ -168,14 +168,3 @@ def _remember(known: OrderedDict[tuple[Prompt, ...], ObjectMask], said: tuple[Pr
     known.move_to_end(said)
     while len(known) > MAX_REMEMBERED:
         known.popitem(last=False)
-
-
-class _Part:
-    """A share of the whole progress."""
-
-    def __init__(self, progress: ProgressCallback | None, start: float, share: float) -> None:
-        self._progress, self._start, self._share = progress, start, share
-
-    def __call__(self, fraction: float, text: str) -> bool:
-        report(self._progress, self._start + fraction * self._share, text)
-        return True

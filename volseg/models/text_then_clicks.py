@@ -14,7 +14,7 @@ from volseg.geometry import Grid
 from volseg.models.base import Encoding, Model, PartialCallback
 from volseg.models.card import License, ModelCard
 from volseg.models.options import EncodeOptions
-from volseg.progress import ProgressCallback, report
+from volseg.progress import Part, ProgressCallback
 from volseg.prompts import MaskPrompt, PromptedObject, PromptKind, PromptSet
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class TextThenClicks(Model):
             result = self.words.segment(
                 encoding.words,
                 PromptSet(prompts.grid, tuple(named)),
-                progress=_Part(progress, 0.0, share),
+                progress=Part(progress, 0.0, share),
                 partial=alone,
             )
             masks |= {mask.object_id: mask for mask in result.masks}
@@ -112,7 +112,7 @@ class TextThenClicks(Model):
                 encoding.clicks,
                 PromptSet(prompts.grid, shown),
                 exact=exact,
-                progress=_Part(progress, share, 1.0 - share),
+                progress=Part(progress, share, 1.0 - share),
                 partial=partial,
             )
             for item, corrected in zip(shown, result.masks, strict=True):
@@ -168,17 +168,6 @@ def _around(touched: NDArray[np.bool_], grid: Grid) -> tuple[slice, slice, slice
     high = np.minimum(where.max(axis=0) + reach + 1, grid.shape)
     i, j, k = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
     return i, j, k
-
-
-class _Part:
-    """A share of the whole progress."""
-
-    def __init__(self, progress: ProgressCallback | None, start: float, share: float) -> None:
-        self._progress, self._start, self._share = progress, start, share
-
-    def __call__(self, fraction: float, text: str) -> bool:
-        report(self._progress, self._start + fraction * self._share, text)
-        return True
 
 
 def pipeline_of(words: ModelCard, clicks: ModelCard, name: str) -> ModelCard:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import affine_grid, avg_pool3d, grid_sample, interpolate
 
+from volseg.training.rotation import rotation
 from volseg.training.synthetic import smooth_noise
 
 
@@ -27,7 +27,7 @@ def vary_geometry(rng: np.random.Generator, block: Tensor) -> Tensor:
     if rng.random() < 0.3:
         block = block.permute(0, *(1 + int(axis) for axis in rng.permutation(3)))
     if rng.random() < 0.4:
-        turn = _rotation(rng.normal(0, 0.2, 3)) @ np.diag(np.exp(rng.normal(0, 0.1, 3)))
+        turn = rotation(rng.normal(0, 0.2, 3)) @ np.diag(np.exp(rng.normal(0, 0.1, 3)))
         # affine_grid works on sides from -1 to 1, x last: lengths of the sides come in to keep angles.
         sides = np.array(block.shape[:0:-1], dtype=float)
         matrix = turn * sides[None, :] / sides[:, None]
@@ -69,12 +69,3 @@ def vary_intensities(rng: np.random.Generator, image: Tensor, *, free: bool) -> 
         noise = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
         image = image + noise * float(rng.uniform(0, 0.08))
     return image
-
-
-def _rotation(angles: NDArray[np.float64]) -> NDArray[np.float64]:
-    (cx, cy, cz), (sx, sy, sz) = np.cos(angles), np.sin(angles)
-    x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
-    y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
-    z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
-    result: NDArray[np.float64] = z @ y @ x
-    return result

@@ -14,6 +14,7 @@ from torch.nn.functional import grid_sample
 from volseg.data.modality import Modality
 from volseg.networks.text_query.channels import make_channels
 from volseg.text.vocabulary import Laterality, load_vocabulary
+from volseg.training.rotation import rotation
 from volseg.training.synthetic import smooth_noise
 from volseg.training.text_query.config import GroupConfig, TextTrainConfig
 from volseg.training.text_query.paint import CLASSES, FIRST_CLASS, paint_labels, split_background, vary
@@ -216,7 +217,7 @@ def _cut(
     rng: np.random.Generator,
 ) -> tuple[Tensor, Tensor]:
     """Image and labels of a window: turned a little, stretched, bent, perhaps mirrored; [I, J, K] each."""
-    turn = _rotation(rng.normal(0, 0.12, 3))
+    turn = rotation(rng.normal(0, 0.12, 3))
     scale = np.exp(rng.normal(0, 0.1)) * np.exp(rng.normal(0, 0.05, 3)) * spacing_mm / volume.spacing_mm
     matrix = turn @ np.diag(scale * np.array([-1 if flip else 1, 1, 1]))
     size = (int(window[0]), int(window[1]), int(window[2]))
@@ -255,15 +256,6 @@ def _tissue_means(tissue: Tensor, image: Tensor, means: NDArray[np.float32]) -> 
     for one in range(FIRST_CLASS, FIRST_CLASS + CLASSES):
         inside = image[tissue == one]
         result[one] = float(inside.mean()) if len(inside) else 0.0
-    return result
-
-
-def _rotation(angles: NDArray[np.float64]) -> NDArray[np.float64]:
-    (cx, cy, cz), (sx, sy, sz) = np.cos(angles), np.sin(angles)
-    x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
-    y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
-    z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
-    result: NDArray[np.float64] = z @ y @ x
     return result
 
 
