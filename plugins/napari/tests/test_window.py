@@ -17,6 +17,9 @@ from window_tools import CTRL
 from volseg.data import read_labelmap
 from volseg.prompts import PromptKind
 
+# Real windows, few cores: the X server's focus and the order of two messages are not ours to decide.
+pytestmark = pytest.mark.flaky(reruns=2)
+
 # What RegionModel answers to a click is the connected voxels of the same value.
 A, B = 100, 200
 

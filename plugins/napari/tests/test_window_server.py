@@ -17,6 +17,9 @@ from server_process import TOKEN, ServerProcess
 from volseg.data import read_labelmap
 from volseg.sessions import Session
 
+# Real windows, few cores: the X server's focus and the order of two messages are not ours to decide.
+pytestmark = pytest.mark.flaky(reruns=2)
+
 A, B = 100, 200
 
 
@@ -181,7 +184,7 @@ def test_refusals_are_said_and_lose_nothing(hand, server):
     hand.widget.model_box.setCurrentText("broken")
     hand.widget.model_box.activated.emit(2)
     hand.wait(lambda: "damaged" in hand.widget.status.text(), why="the failure was not said")
-    assert "objects are kept" in hand.widget.status.text()
+    hand.wait(lambda: "objects are kept" in hand.widget.status.text(), patience_s=20, why="nothing is said of objects")
     hand.widget.model_box.setCurrentText("region")
     hand.open(hand.layer)
     hand.wait(hand.widget.recover_bar.isVisible, why="the work was not offered")
