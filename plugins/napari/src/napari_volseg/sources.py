@@ -224,7 +224,13 @@ class Sources(WidgetState):
         layer, desk = self._layer, self._desk
         if layer is None or desk is None or not self.model_box.currentText():
             return
-        if not desk.is_open or not desk.session.objects:
+        if not desk.is_open:
+            # Still opening: what it was to go on with is gone on with by the next one.
+            carried, path = self._carried, self._session_path
+            self.open_image(layer, self._resume_first)
+            self._carried, self._session_path = carried, path
+            return
+        if not desk.session.objects:
             self.open_image(layer)
             return
         carried = autosave_folder() / "carried.json"
