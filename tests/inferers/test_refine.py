@@ -75,8 +75,9 @@ def test_a_lattice_keeps_what_is_linear(grid: Grid, data: st.DataObject) -> None
     reach = np.maximum(lattice.steps, 1)
     low, high = [s.start for s in lattice.block], [s.stop - 1 for s in lattice.block]
     inner = ((voxels - reach >= low) & (voxels + reach <= high)).all(axis=1)
-    # Where samples are coarser than voxels, weights of a tent that is not centred move its middle a little.
-    tolerance = 1e-3 if (lattice.steps <= 1).all() else 0.07 * np.abs(slope).sum()
+    # Where samples are coarser than voxels, the middle of a tent that is not centred on one lies up to 0.086 voxels off
+    # (the largest over all widths and offsets, at a width of 1.71).
+    tolerance = 1e-3 if (lattice.steps <= 1).all() else 0.086 * np.abs(slope).sum() + 1e-3
     assert np.allclose(found.numpy().reshape(-1)[inner], (voxels @ slope)[inner], atol=tolerance)
 
 
@@ -119,7 +120,7 @@ def test_fine_images_are_averaged() -> None:
     rng = np.random.default_rng(1)
     noise = rng.standard_normal(grid.shape).astype(np.float32)
     lattice = choose_lattice(grid, np.zeros(3, int), np.full(3, 199), RefineSettings(samples=8000), 8)
-    assert lattice.step_mm > 1
+    assert (lattice.steps * grid.spacing_mm > 1).all()
     assert float(lattice.sample(lambda where: torch.from_numpy(noise[where])).std()) < 0.1
 
 

@@ -44,11 +44,6 @@ class Lattice:
         return steps
 
     @property
-    def step_mm(self) -> float:
-        """Mean distance of samples."""
-        return float(np.mean(self.steps * self.grid.spacing_mm))
-
-    @property
     def shape(self) -> tuple[int, int, int]:
         """Of arrays on the lattice."""
         a, b, c = (self.counts[axis] for axis in self._order)
