@@ -130,6 +130,25 @@ def test_live_zone_does_not_grow_with_the_length() -> None:
     assert dense == [(4, 28, 28), (16, 4, 28), (16, 16, 4)]
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_windows_advance_slowest_along_the_longest_axis(axis: int) -> None:
+    shape = [32, 32, 32]
+    shape[axis] = 3200
+    plan = WindowPlan.of((shape[0], shape[1], shape[2]), WindowSettings((16, 16, 16), 0.25))
+    assert plan.order[0] == axis
+    assert plan.live_bytes(100) == WindowPlan.of((32, 32, 32), WindowSettings((16, 16, 16), 0.25)).live_bytes(100)
+    positions = [at[axis] for at in plan.windows()]
+    assert positions == sorted(positions)
+    assert len(set(plan.windows())) == plan.count
+
+
+def test_live_zone_of_a_whole_body() -> None:
+    plan = WindowPlan.of((512, 512, 600), WindowSettings((96, 96, 96), 0.25))
+    # k leaves no rest, so its overlap is 24; the last windows along i and j overlap by 40.
+    voxels = 24 * 512 * 512 + 96 * 40 * 512 + 96 * 96 * 40
+    assert plan.live_bytes(120) == voxels * (120 + 1) * 4
+
+
 def test_each_window_is_encoded_once_for_all_queries() -> None:
     class Counting:
         queries = 40

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import torch
@@ -73,7 +73,7 @@ class WindowSettings:
 
 @dataclass(frozen=True)
 class WindowPlan:
-    """The windows over one volume, in the order they are computed: k fastest, i slowest.
+    """The windows over one volume, in the order they are computed.
 
     Attributes:
         shape: of the volume after padding.
@@ -81,6 +81,8 @@ class WindowPlan:
         starts: first voxels of the windows along i, j and k, ascending. All their combinations are windows.
         padding: voxels that were put before the volume along i, j, k, where it is smaller than a window.
         volume: shape of the volume itself.
+        order: axes (0 i, 1 j, 2 k) from the one along which windows advance slowest to the fastest. The sums that are
+            alive are about a layer across the slowest.
     """
 
     shape: tuple[int, int, int]
@@ -88,10 +90,15 @@ class WindowPlan:
     starts: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
     padding: tuple[int, int, int]
     volume: tuple[int, int, int]
+    order: tuple[int, int, int] = (0, 1, 2)
 
     @classmethod
     def of(cls, volume: tuple[int, int, int], settings: WindowSettings) -> WindowPlan:
-        """Windows at equal distances, but for the last one along an axis, which ends with the volume."""
+        """Windows at equal distances, but for the last one along an axis, which ends with the volume.
+
+        They advance in the order that keeps the fewest sums alive; MONAI's, i slowest and k fastest, where others are
+        no better.
+        """
         shape = tuple(max(n, w) for n, w in zip(volume, settings.window, strict=True))
         starts = []
         for n, w in zip(shape, settings.window, strict=True):
@@ -99,7 +106,9 @@ class WindowPlan:
             count = math.ceil((n - w) / step) + 1
             starts.append(tuple(min(step * index, n - w) for index in range(count)))
         padding = tuple((n - v) // 2 for n, v in zip(shape, volume, strict=True))
-        return cls(_triple(shape), settings.window, (starts[0], starts[1], starts[2]), _triple(padding), volume)
+        first = cls(_triple(shape), settings.window, (starts[0], starts[1], starts[2]), _triple(padding), volume)
+        orders = (replace(first, order=_triple(order)) for order in itertools.permutations((0, 1, 2)))
+        return min(orders, key=lambda plan: plan.live_bytes(1))
 
     @property
     def count(self) -> int:
@@ -108,7 +117,9 @@ class WindowPlan:
 
     def windows(self) -> Iterator[tuple[int, int, int]]:
         """Positions in ``starts`` of every window, in order."""
-        yield from itertools.product(*(range(len(axis)) for axis in self.starts))
+        where = [self.order.index(axis) for axis in range(3)]
+        for at in itertools.product(*(range(len(self.starts[axis])) for axis in self.order)):
+            yield at[where[0]], at[where[1]], at[where[2]]
 
     def start(self, at: tuple[int, int, int]) -> tuple[int, int, int]:
         """First voxel of the window at positions ``at``."""
@@ -134,10 +145,15 @@ class WindowPlan:
             starts.append(start - before)
         return tuple(inner), (starts[0], starts[1], starts[2])
 
+    def faster(self, axis: int) -> tuple[int, ...]:
+        """Axes along which windows advance faster than along ``axis``."""
+        return self.order[self.order.index(axis) + 1 :]
+
     def carry_shape(self, axis: int) -> tuple[int, int, int]:
         """Shape of the sums that wait for the next window along ``axis``: the live overlap zone."""
         longest = max(self.window[axis] - self.kept(axis, position) for position in range(len(self.starts[axis])))
-        sides = [self.window[other] if other < axis else self.shape[other] for other in range(3)]
+        faster = self.faster(axis)
+        sides = [self.shape[other] if other in faster else self.window[other] for other in range(3)]
         sides[axis] = longest
         return sides[0], sides[1], sides[2]
 

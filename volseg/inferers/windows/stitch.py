@@ -1,8 +1,8 @@
 """Sums of overlapping windows, kept only where another window is still to come.
 
-Windows come with k fastest and i slowest. A window's front part along k meets no later window of its row: it is
-complete but for the rows and layers beside it. What is left waits for the next window. The same holds along j for rows,
-and along i for layers. So three zones of sums are alive at a time, each as thick as the overlap, never the volume.
+Windows come in rows, and rows in layers. A window's front part along its row meets no later window of the row: it is
+complete but for the rows and layers beside it. What is left waits for the next window. The same holds for rows within a
+layer, and for layers. So three zones of sums are alive at a time, each as thick as the overlap, never the volume.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ class Stitcher:
         block = values
         if block is None:
             block = torch.zeros((last - first, *plan.window), device=self._carries[0].device)
-        for axis in (2, 1, 0):
+        for axis in reversed(plan.order):
             waiting = self._carries[axis][first:last]
             # Along axes dealt with before, only what was complete there takes part; along the others, the whole window.
             zone = waiting
-            for other in range(axis + 1, 3):
+            for other in plan.faster(axis):
                 zone = zone.narrow(other + 1, start[other], block.shape[other + 1])
             position = at[axis]
             if position:

@@ -22,9 +22,10 @@ from volseg.networks.text_query.network import TextQueryNetwork, WindowFeatures
 from volseg.training.cases import TrainingCase, find_cases
 from volseg.training.config import Precision
 from volseg.training.ema import WeightAverage
+from volseg.training.parallel import Ranks
 from volseg.training.text_query.config import GroupConfig, TextScheduleConfig, TextTrainConfig, read_text_config
 from volseg.training.text_query.losses import text_loss
-from volseg.training.text_query.samples import Sampler, SampleSource
+from volseg.training.text_query.samples import Sampler, SampleSource, TextSample
 from volseg.training.text_query.start import take_weights
 from volseg.training.text_query.volumes import read_text_volumes
 
@@ -33,6 +34,7 @@ logger = logging.getLogger(__name__)
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.jsonl"
 WEIGHTS = "model.safetensors"
+ALONE = Ranks()
 
 
 def train_text(
@@ -44,6 +46,7 @@ def train_text(
     device: str = "cpu",
     start: Path | None = None,
     stop: Callable[[int], bool] | None = None,
+    ranks: Ranks = ALONE,
 ) -> Path:
     """Trains and writes averaged weights as safetensors.
 
@@ -55,6 +58,8 @@ def train_text(
         device: of the network; windows are made on the CPU.
         start: the weights that the configuration names by their hash; None where it names none.
         stop: asked after every epoch, given the step; True ends the run before its last step.
+        ranks: this process among those that train together. Each sees samples of its own, and gradients are averaged;
+            the first one writes.
 
     Raises:
         TrainingError: data or checkpoint do not fit the configuration.
@@ -72,6 +77,7 @@ def train_text(
     if start is not None:
         take_weights(network, start, config.start_sha256)
     network = network.to(device)
+    ranks.share(one.data for one in (*network.parameters(), *network.buffers()))
     average = WeightAverage(network, config.schedule.ema_decay)
     optimizer = make_optimizer(network, config.schedule)
     step = 0
@@ -82,22 +88,26 @@ def train_text(
     since = time.monotonic()
     network.train()
     while step < config.schedule.steps:
-        numbers = _step(network, optimizer, sampler, config, step)
+        numbers = _step(network, optimizer, sampler, config, step, ranks)
         average.update(network)
         step += 1
         for name, value in numbers.items():
             if not math.isnan(value):
                 seen[name].append(value)
         if step % config.schedule.steps_per_epoch == 0 or step == config.schedule.steps:
-            _save(output / CHECKPOINT, network, average, optimizer, step)
             means = {name: round(float(np.mean(values)), 4) for name, values in sorted(seen.items())}
             seconds = (time.monotonic() - since) / config.schedule.steps_per_epoch
-            _log(output, {"step": step, "seconds per step": round(seconds, 3), **means})
+            if ranks.first:
+                _save(output / CHECKPOINT, network, average, optimizer, step)
+                _log(output, {"step": step, "seconds per step": round(seconds, 3), **means})
             seen.clear()
             since = time.monotonic()
-            if stop is not None and stop(step):
+            if ranks.agree(float(stop is not None and stop(step)), network.device):
                 break
-    return export_text(average.weights(), spec, output / WEIGHTS)
+    if ranks.first:
+        export_text(average.weights(), spec, output / WEIGHTS)
+    ranks.wait()
+    return output / WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -111,6 +121,7 @@ class TextTraining:
         start: weights that the settings start from, if they do.
         resume: go on from the checkpoint.
         device: of the network.
+        ranks: see ``train_text``.
     """
 
     settings: str
@@ -119,6 +130,7 @@ class TextTraining:
     start: str | None = None
     resume: bool = False
     device: str = "cpu"
+    ranks: Ranks = ALONE
 
     def run(self) -> Path:
         """Trains."""
@@ -129,6 +141,7 @@ class TextTraining:
             resume=self.resume,
             device=self.device,
             start=None if self.start is None else Path(self.start),
+            ranks=self.ranks,
         )
 
 
@@ -209,17 +222,33 @@ def learning_rate(step: int, schedule: TextScheduleConfig) -> float:
 
 
 def _step(
-    network: TextQueryNetwork, optimizer: torch.optim.Optimizer, sampler: Sampler, config: TextTrainConfig, step: int
+    network: TextQueryNetwork,
+    optimizer: torch.optim.Optimizer,
+    sampler: Sampler,
+    config: TextTrainConfig,
+    step: int,
+    ranks: Ranks,
 ) -> dict[str, float]:
     start = time.monotonic()
-    sample = sampler[step]
+    sample = sampler[step * ranks.count + ranks.rank]
     drawn = time.monotonic() - start
-    if not sample.concepts:
-        return {}
-    device = network.device
     part = learning_rate(step, config.schedule)
     for group in optimizer.param_groups:
         group["lr"] = part * group["peak"]
+    optimizer.zero_grad(set_to_none=True)
+    numbers = _gradients(network, sample, config) if sample.concepts else {}
+    ranks.mean_gradients(network.parameters())
+    norm = torch.nn.utils.clip_grad_norm_(network.parameters(), config.schedule.clip_norm)
+    if torch.isfinite(norm):
+        optimizer.step()
+    else:
+        logger.warning("step %d gave a gradient that is not finite; it is left out", step)
+    return numbers | {"seconds to draw": drawn}
+
+
+def _gradients(network: TextQueryNetwork, sample: TextSample, config: TextTrainConfig) -> dict[str, float]:
+    """Adds up the gradients of a sample with questions; its losses by name."""
+    device = network.device
     half = config.precision is Precision.BFLOAT16
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
         features = network.encode(sample.window.to(device), sample.spacing_mm)
@@ -228,24 +257,17 @@ def _step(
     output = network.decode(features, network.embeddings(sample.concepts), sample.modality, sample.spacing_mm)
     on_device = sample if device.type == "cpu" else _moved(sample, device)
     loss = text_loss(output, on_device)
-    optimizer.zero_grad(set_to_none=True)
     torch.autograd.backward(loss.total)
-    norm = torch.nn.utils.clip_grad_norm_(network.parameters(), config.schedule.clip_norm)
-    if torch.isfinite(norm):
-        optimizer.step()
-    else:
-        logger.warning("step %d gave a gradient that is not finite; it is left out", step)
     name = f"{sample.group} {sample.spacing_mm:g}"
     return {
         "loss": float(loss.total.detach()),
-        "seconds to draw": drawn,
         f"{name} dice": loss.dice,
         f"{name} bce": loss.bce,
         "presence": loss.presence,
     }
 
 
-def _moved(sample: Any, device: torch.device) -> Any:
+def _moved(sample: TextSample, device: torch.device) -> TextSample:
     known = None if sample.known is None else sample.known.to(device)
     return replace(sample, targets=sample.targets.to(device), known=known, present=sample.present.to(device))
 
