@@ -1,6 +1,7 @@
 """How long an annotator waits in napari: previews, finished objects, a busy window, leaks.
 
     python benchmarks/napari_desk.py latency
+    xvfb-run -a -s "-screen 0 1500x1000x24" python benchmarks/napari_desk.py delays
     xvfb-run -a -s "-screen 0 1500x1000x24" python benchmarks/napari_desk.py window
     xvfb-run -a -s "-screen 0 1500x1000x24" python benchmarks/napari_desk.py rounds
 
@@ -54,15 +55,20 @@ def summary(values):
 
 
 class Watch:
-    """Waits for events of a desk and notes when they came, by the clock and in CPU time."""
+    """Waits for events of a desk and notes when they came, by the clock and in CPU time.
 
-    def __init__(self):
+    Args:
+        cpu: CPU time so far, in seconds.
+    """
+
+    def __init__(self, cpu=time.process_time):
         self.new = threading.Condition()
         self.events = []
+        self.cpu = cpu
 
     def __call__(self, event):
         with self.new:
-            self.events.append((event, time.perf_counter(), time.process_time()))
+            self.events.append((event, time.perf_counter(), self.cpu()))
             self.new.notify_all()
 
     def wait(self, matches, seconds=600):
@@ -78,44 +84,73 @@ class Watch:
 
 
 def latency(clicks):
-    """Clicks on new objects: slices at other places, so that nothing but the image is encoded."""
-    from volseg.geometry import Frame
-    from volseg.prompts import Box, Point
-    from volseg.sessions.desk import Desk, Idle, Opened, Painted, local_session
+    """Prompts on slices that nobody looked at, so that nothing but the image is encoded; the model in either place."""
+    import psutil
+
+    from volseg.sessions.desk import local_session
+    from volseg.sessions.worker import WorkerProcess, worker_session
+
+    worker = WorkerProcess()
+
+    def cpu():
+        if worker.pid is None:
+            return time.process_time()
+        times = psutil.Process(worker.pid).cpu_times()
+        return time.process_time() + times.user + times.system
 
     array, affine = phantom()
-    watch = Watch()
-    desk = Desk(local_session(lambda: image_of(array, affine), MODEL, device="cpu"), watch)
+
+    def read():
+        return image_of(array, affine)
+
+    places = {
+        "a process of its own": lambda: worker_session(worker, read, MODEL, device="cpu"),
+        "this process": lambda: local_session(read, MODEL, device="cpu"),
+    }
+    found = {place: waits(session_of(), Watch(cpu), clicks) for place, session_of in places.items()}
+    worker.close()
+    return found
+
+
+def waits(open_session, watch, clicks):
+    """From a prompt to the first picture of its slice, and to the finished object."""
+    from volseg.geometry import Frame
+    from volseg.prompts import Box, Point
+    from volseg.sessions.desk import Desk, Idle, Opened, Painted
+
+    desk = Desk(open_session, watch)
     watch.wait(lambda event: isinstance(event, Opened))
     watch.wait(lambda event: isinstance(event, Idle))
     rng = np.random.default_rng(1)
-    rows = {"preview_s": [], "preview_cpu_s": [], "finished_s": [], "finished_cpu_s": [], "slices": []}
+    names = ("preview_s", "preview_cpu_s", "finished_s", "finished_cpu_s", "slices")
+    rows = {kind: {name: [] for name in names} for kind in ("click", "correction", "box of 40 slices")}
 
-    def measure(prompt):
-        number = desk.session.add_object()
+    def measure(kind, number, prompt):
         watch.events.clear()
-        start, cpu = time.perf_counter(), time.process_time()
+        start, cpu = time.perf_counter(), watch.cpu()
         desk.session.add_prompt(number, prompt)
-        _, seen, seen_cpu = watch.wait(lambda event: isinstance(event, Painted) and event.preview)
         _, done, done_cpu = watch.wait(lambda event: isinstance(event, Idle))
+        painted = [row for row in watch.events if isinstance(row[0], Painted)]
+        # A correction that needs no draft is seen when it is done.
+        _, seen, seen_cpu = next((row for row in painted if row[0].preview), painted[-1])
         slices = int(desk.mask(number).full().any(axis=(1, 2)).sum())
-        return seen - start, seen_cpu - cpu, done - start, done_cpu - cpu, slices
+        values = (seen - start, seen_cpu - cpu, done - start, done_cpu - cpu, slices)
+        for name, value in zip(names, values, strict=True):
+            rows[kind][name].append(value)
+
+    def anywhere():
+        return int(rng.integers(85, 115)), 260 + int(rng.integers(-15, 15)), 300 + int(rng.integers(-15, 15))
 
     for _ in range(clicks):
-        k = int(rng.integers(85, 115))
-        position = (k, 260 + int(rng.integers(-15, 15)), 300 + int(rng.integers(-15, 15)))
-        for key, value in zip(rows, measure(Point(position, Frame.IJK)), strict=True):
-            rows[key].append(value)
-    boxed = {key: [] for key in rows}
+        number = desk.session.add_object()
+        measure("click", number, Point(anywhere(), Frame.IJK))
+        measure("correction", number, Point(anywhere(), Frame.IJK))
+        measure("correction", number, Point((anywhere()[0], 260, 352), Frame.IJK, False))
     for index in range(max(2, clicks // 4)):
         box = Box((80, 213 + index, 253 + index), (119, 307 + index, 347 + index), Frame.IJK)
-        for key, value in zip(boxed, measure(box), strict=True):
-            boxed[key].append(value)
+        measure("box of 40 slices", desk.session.add_object(), box)
     desk.close()
-    return {
-        "click": {key: summary(values) for key, values in rows.items()},
-        "box of 40 slices": {key: summary(values) for key, values in boxed.items()},
-    }
+    return {kind: {name: summary(values) for name, values in found.items()} for kind, found in rows.items()}
 
 
 def open_window(model, source=None):
@@ -145,7 +180,7 @@ def open_window(model, source=None):
     return viewer, widget, layer, wait
 
 
-def loop_delays(predict, wait, settled):
+def loop_delays(predict, wait, settled, count=6):
     """How late a timer of 10 ms fires while ``predict`` works, in seconds."""
     from qtpy.QtCore import QTimer
 
@@ -161,18 +196,16 @@ def loop_delays(predict, wait, settled):
     timer.timeout.connect(tick)
     timer.start()
     last[0] = time.perf_counter()
-    for one in range(6):
+    for one in range(count):
         predict(one)
         wait(settled)
     timer.stop()
-    return {"n": len(delays), "p50": float(np.quantile(delays, 0.5)), "p99": float(np.quantile(delays, 0.99))}
+    return {"n": len(delays), **{f"p{q}": round(float(np.percentile(delays, q)), 4) for q in (50, 90, 99)}}
 
 
-def sleeping(monkey):
+def sleeping(monkey, engine):
     """Makes models sleep for as long as they would work, and answer with the same masks."""
-    from volseg.sessions.engine import LocalEngine
-
-    real = LocalEngine.segment
+    real = engine.segment
     known = {}
 
     def segment(self, options, prompts, **choices):
@@ -197,7 +230,7 @@ def sleeping(monkey):
         time.sleep(max(0.0, seconds - (time.perf_counter() - start)))
         return result
 
-    LocalEngine.segment = segment
+    engine.segment = segment
 
 
 def callbacks(rows):
@@ -214,16 +247,63 @@ def callbacks(rows):
     }
 
 
+def delays(clicks):
+    """The event loop's delays while a model predicts, in either place, and while one sleeps that answers the same."""
+    from napari_volseg import opening
+
+    from volseg.geometry import Frame
+    from volseg.prompts import Point
+    from volseg.sessions.desk import local_session
+    from volseg.sessions.engine import LocalEngine
+    from volseg.sessions.worker import WorkerEngine
+
+    def in_the_windows_process(process, read, model, **choices):
+        return local_session(read, model, **choices)
+
+    found = {}
+    places = {"a process of its own": opening.worker_session, "the window's process": in_the_windows_process}
+    for place, session_of in places.items():
+        monkey = {"sleep": False}
+        sleeping(monkey, WorkerEngine if session_of is opening.worker_session else LocalEngine)
+        real, opening.worker_session = opening.worker_session, session_of
+        viewer, widget, _, wait = open_window(MODEL)
+        opening.worker_session = real
+        session = widget.session
+
+        def settled(session=session, widget=widget):
+            return not session.outdated() and not widget.progress.isVisible()
+
+        def click(index, widget=widget):
+            local = np.random.default_rng(index)
+            position = (int(local.integers(24, 36)), int(local.integers(110, 150)), int(local.integers(110, 150)))
+            widget.new_object()
+            widget.add_prompt(Point(position, Frame.IJK))
+
+        rows = {"predicting": loop_delays(click, wait, settled, clicks)}
+        for _ in range(2 * clicks):
+            session.undo()
+        wait(settled)
+        session._results.clear()
+        monkey["sleep"] = True
+        rows["sleeping"] = loop_delays(click, wait, settled, clicks)
+        found[place] = rows
+        viewer.close()
+    return found
+
+
+def memory_mib(process):
+    """Resident memory of the window's process, and of the one that computes."""
+    return [round(one.memory_info().rss / 2**20) for one in (process, *process.children())]
+
+
 def window(prompts):
-    """Callbacks of the plugin on the window's thread, the event loop's delays, and memory over many prompts."""
+    """Callbacks of the plugin on the window's thread, and memory over many prompts."""
     import psutil
     from napari_volseg.bridge import CALLBACK_SECONDS
 
     from volseg.geometry import Frame
     from volseg.prompts import Point
 
-    monkey = {"sleep": False}
-    sleeping(monkey)
     viewer, widget, _, wait = open_window(MODEL)
     opened = [row for row in CALLBACK_SECONDS]
     CALLBACK_SECONDS.clear()
@@ -232,20 +312,6 @@ def window(prompts):
     def settled():
         return not session.outdated() and not widget.progress.isVisible()
 
-    def click(index):
-        local = np.random.default_rng(index)
-        position = (int(local.integers(24, 36)), int(local.integers(110, 150)), int(local.integers(110, 150)))
-        widget.new_object()
-        widget.add_prompt(Point(position, Frame.IJK))
-
-    delays = {"predicting": loop_delays(click, wait, settled)}
-    for _ in range(12):
-        session.undo()
-    wait(settled)
-    widget.desk.session._results.clear()
-    monkey["sleep"] = True
-    delays["sleeping"] = loop_delays(click, wait, settled)
-    monkey["sleep"] = False
     process = psutil.Process()
     memory = []
     for number in range(prompts):
@@ -256,14 +322,13 @@ def window(prompts):
         wait(settled)
         if number % 25 == 24:
             gc.collect()
-            memory.append(round(process.memory_info().rss / 2**20))
+            memory.append(memory_mib(process))
     later = list(CALLBACK_SECONDS)
     viewer.close()
     return {
         "callbacks at opening": callbacks(opened),
         "callbacks later": callbacks(later),
-        "event loop delay, s": delays,
-        "resident MiB every 25 prompts": memory,
+        "resident MiB every 25 prompts, window and model": memory,
     }
 
 
@@ -292,10 +357,10 @@ def rounds(count):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["latency", "window", "rounds"])
-    parser.add_argument("-n", type=int, default=None, help="clicks (20), prompts (200) or rounds (20)")
+    parser.add_argument("part", choices=["latency", "delays", "window", "rounds"])
+    parser.add_argument("-n", type=int, default=None, help="clicks (20, delays 6), prompts (200) or rounds (20)")
     chosen = parser.parse_args()
-    work = {"latency": (latency, 20), "window": (window, 200), "rounds": (rounds, 20)}
+    work = {"latency": (latency, 20), "delays": (delays, 6), "window": (window, 200), "rounds": (rounds, 20)}
     run, count = work[chosen.part]
     print(json.dumps({chosen.part: run(chosen.n or count)}, indent=1))
 

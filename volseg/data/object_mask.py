@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,7 +74,7 @@ class ObjectMask:
         first = (start[0] + start_ijk[0], start[1] + start_ijk[1], start[2] + start_ijk[2])
         return cls(object_id, grid, first, block, presence)
 
-    @property
+    @cached_property
     def voxels(self) -> int:
         """Number of voxels of the object."""
         return int(np.count_nonzero(self.block))

@@ -18,9 +18,6 @@ from window_tools import CTRL
 
 from volseg.data import read_labelmap
 
-# Real windows, few cores: the X server's focus and the order of two messages are not ours to decide.
-pytestmark = pytest.mark.flaky(reruns=2)
-
 CLICKS, WORDS = "sam2-nano", "text-then-clicks"
 
 

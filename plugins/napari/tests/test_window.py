@@ -15,10 +15,8 @@ from test_layer_volume import napari_affine
 from window_tools import CTRL
 
 from volseg.data import read_labelmap
-from volseg.prompts import PromptKind
-
-# Real windows, few cores: the X server's focus and the order of two messages are not ours to decide.
-pytestmark = pytest.mark.flaky(reruns=2)
+from volseg.geometry import Frame
+from volseg.prompts import Point, PromptKind
 
 # What RegionModel answers to a click is the connected voxels of the same value.
 A, B = 100, 200
@@ -414,3 +412,42 @@ def test_a_worklist_goes_from_case_to_case(open_window, region_model, tmp_path):
     assert [case.done for case in panel.worklist.cases] == [True, False]
     written = read_labelmap(tmp_path / "volseg" / "a.seg.nrrd")
     assert (written.array == 1).sum() == (two_blocks() == A).sum()
+
+
+def test_telling_how_far_the_work_is_does_not_draw_the_picture_at_once(hand):
+    drawn = []
+    hand.viewer.window._qt_viewer.canvas._scene_canvas.events.draw.connect(lambda event: drawn.append(event))
+    bar = hand.widget.progress
+    bar.show_work(0.1, "starting")
+    hand.pause(0.2)
+    drawn.clear()
+    # A mask has grown, so that the picture is to be drawn again, and the work goes on.
+    hand.widget.overlays.refresh()
+    bar.show_work(0.6, "slice 3")
+    assert drawn == []
+    hand.wait(lambda: drawn, why="the picture was not drawn")
+    assert (bar.value(), bar.format(), bar.isVisible()) == (60, "slice 3", True)
+
+
+def test_many_changes_at_once_are_drawn_once_and_all_of_them(hand):
+    points = hand.widget.overlays.points
+    hand.pause(0.1)
+    set_, moved = [], points.events.data
+    moved.connect(lambda event: set_.append(event))
+    for number in range(20):
+        hand.widget.add_prompt(Point((5, 10 + number % 9, 12), Frame.IJK))
+    assert not set_
+    hand.settle()
+    assert len(points.data) == 20
+    assert len(set_) <= 4, "napari tells twice of each"
+    # What did not change is not told to napari again.
+    set_.clear()
+    hand.press(hand.widget.new_button)
+    hand.pause(0.1)
+    assert not set_
+    assert (points.face_color[:, 3] < 1).all(), "they are another object's now"
+    hand.key(Qt.Key.Key_Z, CTRL)
+    hand.key(Qt.Key.Key_Z, CTRL)
+    hand.settle()
+    assert len(points.data) == 19
+    assert (points.face_color[:, 3] == 1).all()

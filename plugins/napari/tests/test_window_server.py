@@ -17,9 +17,6 @@ from server_process import TOKEN, ServerProcess
 from volseg.data import read_labelmap
 from volseg.sessions import Session
 
-# Real windows, few cores: the X server's focus and the order of two messages are not ours to decide.
-pytestmark = pytest.mark.flaky(reruns=2)
-
 A, B = 100, 200
 
 
@@ -44,7 +41,9 @@ def server(tmp_path):
 def hand(open_window, monkeypatch):
     """On this machine every model is the one that the server calls ``region``."""
     monkeypatch.setattr(
-        opening, "local_session", lambda read, name, **choices: lambda progress: Session(RegionModel(), read())
+        opening,
+        "worker_session",
+        lambda process, read, name, **choices: lambda progress: Session(RegionModel(), read()),
     )
     hand = open_window()
     hand.layer = hand.viewer.add_image(two_blocks(), name="blocks", scale=(3, 1, 1), contrast_limits=(0, 255))

@@ -14,6 +14,7 @@ from volseg.progress import ProgressCallback, report
 if TYPE_CHECKING:
     from monai.data import MetaTensor
 
+    from volseg.models.base import Model
     from volseg.sessions.desk.desk import OpenSession
     from volseg.sessions.session import Session
 
@@ -42,19 +43,25 @@ def local_session(
     """
 
     def open_session(progress: ProgressCallback) -> Session:
-        from volseg.models.registry import load_model
         from volseg.sessions.session import Session
 
         report(progress, 0.0, "reading the image")
         image = read()
         report(progress, 0.3, f"loading {model}")
-        loaded = load_model(model, device=device)
-        if encodings_folder is not None:
-            prune(encodings_folder, MAX_ENCODINGS_BYTES)
-            loaded.keep_encodings(encodings_folder)
-        return Session(loaded, image, options)
+        return Session(load_kept(model, device, encodings_folder), image, options)
 
     return open_session
+
+
+def load_kept(model: str | Path, device: str, encodings_folder: Path | None) -> Model:
+    """The model, which keeps what it computes of images in a folder of bounded size; arguments as above."""
+    from volseg.models.registry import load_model
+
+    loaded = load_model(model, device=device)
+    if encodings_folder is not None:
+        prune(encodings_folder, MAX_ENCODINGS_BYTES)
+        loaded.keep_encodings(encodings_folder)
+    return loaded
 
 
 def prune(folder: Path, max_bytes: int) -> None:

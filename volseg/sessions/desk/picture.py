@@ -55,6 +55,9 @@ class Picture:
                 masks[item.object_id] = known if known and known[0] is result else (result, result.mask())
             elif known is not None and state.entries_of(item.object_id):
                 masks[item.object_id] = known
+        for _, mask in masks.values():
+            # Counted here once, in the thread that computes: a window asks for it again and again.
+            _ = mask.voxels
         self._masks = masks
         return self._show(None)
 

@@ -193,11 +193,13 @@ class Drawing(WidgetState):
     @callback
     def _on_paint(self, event: Any = None) -> None:
         """A stroke of the brush ended."""
-        if self._desk is None or self._volume is None or self._layer is None or self.objects.active is None:
+        strokes = [] if event is None else event.value
+        if self._desk is None or self._volume is None or self.objects.active is None or not strokes:
             return
-        region = [slice(0, size) for size in self._volume.grid.shape]
-        if self._axis is not None:
-            here = self._volume.ijk_of_world(self._layer, self._in_layer_units(self.viewer.dims.point))
-            index = int(np.clip(round(here[self._axis]), 0, region[self._axis].stop - 1))
-            region[self._axis] = slice(index, index + 1)
+        region = []
+        for axis, size in zip(self._volume.axes, self._volume.grid.shape, strict=True):
+            # Each dab begins with where it wrote: for each axis a slice, an index or many.
+            parts = [] if axis is None else [np.ravel(np.arange(size)[dab[0][axis]]) for dab in strokes]
+            touched = np.concatenate(parts or [[0]])
+            region.append(slice(int(touched.min()), int(touched.max()) + 1))
         self._desk.correct(self.objects.active, tuple(region))

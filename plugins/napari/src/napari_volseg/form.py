@@ -167,8 +167,7 @@ class AnnotateForm(QWidget):
         layout.addWidget(self.done_button)
 
     def _foot(self, layout: QVBoxLayout) -> None:
-        self.progress = QProgressBar()
-        self.progress.setTextVisible(True)
+        self.progress = WorkBar()
         self.cancel_button, self.go_on_button = QPushButton("Cancel"), QPushButton("Go on")
         self.cancel_button.setToolTip("Esc")
         self.cancel_button.setEnabled(False)
@@ -178,6 +177,25 @@ class AnnotateForm(QWidget):
         self.status = _wrapped("Choose an image.")
         self.status.setMinimumHeight(34)
         layout.addWidget(self.status)
+
+
+class WorkBar(QProgressBar):
+    """How far the work is. Its place stays when it is hidden, so that nothing else moves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setTextVisible(True)
+        policy = self.sizePolicy()
+        policy.setRetainSizeWhenHidden(True)
+        self.setSizePolicy(policy)
+
+    def show_work(self, fraction: float, text: str) -> None:
+        """Shows it when the window is painted next: Qt's own bar repaints at once, and the whole picture with it."""
+        self.setUpdatesEnabled(False)
+        self.setValue(round(fraction * 100))
+        self.setFormat(text)
+        self.setUpdatesEnabled(True)
+        self.setVisible(True)
 
 
 def _row(*widgets: QWidget) -> QHBoxLayout:

@@ -32,7 +32,9 @@ NO_LINES = np.zeros((0, 2, 3))
 
 def on_grid(prompt: Prompt, grid: Grid) -> Prompt:
     """The prompt in voxel indices of the image."""
-    return prompt if isinstance(prompt, Text) else prompt.moved(grid, grid)
+    # What is drawn here is in voxel indices already, and there may be hundreds.
+    here = isinstance(prompt, Text) or getattr(prompt, "frame", None) is Frame.IJK
+    return prompt if here else prompt.moved(grid, grid)
 
 
 def shape_of(prompt: Prompt, grid: Grid, axis: int | None) -> PromptShape:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,8 +12,8 @@ from numpy.typing import NDArray
 
 from napari_volseg.bridge import by_napari
 from napari_volseg.geometry import AFFINE_KEY, LayerVolume, overlay_affine, world_from_data
-from napari_volseg.handles import shape_of
-from volseg.sessions import SessionState
+from napari_volseg.handles import NO_LINES, PromptShape, shape_of
+from volseg.sessions import HistoryEntry, SessionState
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -33,6 +34,29 @@ def is_ours(layer: Layer) -> bool:
     return OWNER_KEY in layer.metadata
 
 
+@dataclass(frozen=True, eq=False)
+class Marks:
+    """What was said, as it is drawn.
+
+    Attributes:
+        points_ijk: [N, 3].
+        point_colors: [N, 4].
+        sizes: of the points, [N] in voxels.
+        lines_ijk: [M, 2, 3].
+        line_colors: [M, 4].
+    """
+
+    points_ijk: NDArray[np.float64]
+    point_colors: NDArray[np.float64]
+    sizes: NDArray[np.float64]
+    lines_ijk: NDArray[np.float64]
+    line_colors: NDArray[np.float64]
+
+    def same_lines(self, other: Marks) -> bool:
+        """Whether both have the same lines."""
+        return np.array_equal(self.lines_ijk, other.lines_ijk) and np.array_equal(self.line_colors, other.line_colors)
+
+
 class Overlays:
     """Three layers over an image layer, with its transforms: result, points, lines.
 
@@ -49,7 +73,9 @@ class Overlays:
         self._selected: set[Layer] | None = None
         self._hidden: frozenset[int] = frozenset()
         self._colors: dict[int, tuple[int, int, int]] = {}
-        self._marks: tuple[NDArray[np.float64], NDArray[np.float64]] = (np.zeros((0, 2, 3)), np.zeros((0, 4)))
+        self._has_draft = False
+        self._shapes: dict[tuple[HistoryEntry, int | None], PromptShape] = {}
+        self._marks = Marks(np.zeros((0, 3)), np.zeros((0, 4)), np.zeros(0), np.zeros((0, 2, 3)), np.zeros((0, 4)))
         affine = overlay_affine(world_from_data(layer), volume.fixed)
         common = {"affine": affine, "units": layer.units, "axis_labels": layer.axis_labels}
         ndim = volume.ndim
@@ -138,10 +164,11 @@ class Overlays:
 
     def show_prompts(self, state: SessionState, active: int | None, entry_id: int | None, axis: int | None) -> None:
         """Draws what was said; the active object's prompts strongly, the others' faintly."""
-        grid = self._volume.grid
-        points, point_colors, lines, line_colors, sizes = [], [], [], [], []
+        points, point_colors, lines, line_colors, sizes = [], [], [NO_LINES], [np.zeros((0, 4))], []
+        keys = [(entry, axis) for entry in state.history]
+        self._shapes = {key: self._shapes.get(key) or shape_of(key[0].prompt, self._volume.grid, axis) for key in keys}
         for entry in state.history:
-            shape = shape_of(entry.prompt, grid, axis)
+            shape = self._shapes[entry, axis]
             rgba = (POSITIVE_RGBA if entry.prompt.positive else NEGATIVE_RGBA).copy()
             rgba[3] = 1.0 if entry.object_id == active else 0.35
             if shape.point_ijk is not None:
@@ -150,24 +177,42 @@ class Overlays:
                 sizes.append(self._pixel(POINT_PIXELS * (1.6 if entry.entry_id == entry_id else 1.0)))
             lines.append(shape.lines_ijk)
             line_colors.append(np.tile(rgba, (len(shape.lines_ijk), 1)))
-        self._set_points(np.array(points).reshape(-1, 3), np.array(point_colors).reshape(-1, 4), sizes)
-        self._marks = (
-            np.concatenate(lines or [np.zeros((0, 2, 3))]),
-            np.concatenate(line_colors or [np.zeros((0, 4))]),
+        old, self._marks = (
+            self._marks,
+            Marks(
+                np.array(points).reshape(-1, 3),
+                np.array(point_colors).reshape(-1, 4),
+                np.array(sizes),
+                np.concatenate(lines),
+                np.concatenate(line_colors),
+            ),
         )
-        self._set_lines(*self._marks)
+        self._set_points(old, self._marks)
+        if self._has_draft or not old.same_lines(self._marks):
+            self._has_draft = False
+            self._set_lines(self._marks.lines_ijk, self._marks.line_colors)
 
     def show_draft(self, lines_ijk: NDArray[np.float64]) -> None:
         """Draws what is being drawn, [N, 2, 3], besides the rest."""
-        lines, colors = self._marks
+        if not len(lines_ijk) and not self._has_draft:
+            return
         draft = np.tile(DRAFT_RGBA, (len(lines_ijk), 1))
-        self._set_lines(np.concatenate([lines, lines_ijk]), np.concatenate([colors, draft]))
+        self._has_draft = len(lines_ijk) > 0
+        self._set_lines(
+            np.concatenate([self._marks.lines_ijk, lines_ijk]), np.concatenate([self._marks.line_colors, draft])
+        )
 
-    def _set_points(self, points_ijk: NDArray[np.float64], colors: NDArray[np.float64], sizes: list[float]) -> None:
-        self.points.data = self._in_slice(points_ijk)
-        if len(points_ijk):
-            self.points.face_color = colors
-            self.points.size = sizes
+    def _set_points(self, old: Marks, new: Marks) -> None:
+        """Tells napari what changed; each of the three takes it some milliseconds."""
+        moved = not np.array_equal(old.points_ijk, new.points_ijk)
+        if moved:
+            self.points.data = self._in_slice(new.points_ijk)
+        if not len(new.points_ijk):
+            return
+        if moved or not np.array_equal(old.point_colors, new.point_colors):
+            self.points.face_color = new.point_colors
+        if moved or not np.array_equal(old.sizes, new.sizes):
+            self.points.size = new.sizes
 
     def _set_lines(self, lines_ijk: NDArray[np.float64], colors: NDArray[np.float64]) -> None:
         ends = self._in_slice(lines_ijk)

@@ -81,11 +81,12 @@ class ObjectsPanel(QTableWidget):
         added = {item.object_id for item in objects} - {item.object_id for item in self._objects}
         self._filling = True
         try:
-            self._objects = objects
+            old, self._objects = self._objects, objects
             self.hidden &= frozenset(item.object_id for item in objects)
             self.setRowCount(len(objects))
             for row, item in enumerate(objects):
-                self._fill(row, item)
+                if old[row : row + 1] != (item,):
+                    self._fill(row, item)
             ids = [item.object_id for item in objects]
             target = max(added) if added and active is None else active
             if target not in ids and ids:

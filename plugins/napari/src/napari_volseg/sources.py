@@ -21,6 +21,7 @@ from volseg.errors import SessionError
 from volseg.models.card import ModelCard
 from volseg.models.options import EncodeOptions
 from volseg.sessions.desk import Desk, DeskEvent, autosave_folder
+from volseg.sessions.worker import WorkerProcess
 
 PREFERRED_MODEL = "sam2-nano"
 
@@ -62,6 +63,8 @@ class Sources(WidgetState):
     def _connect_sources(self) -> None:
         self._ending = Ending()
         self.destroyed.connect(self._ending)
+        self._worker = WorkerProcess()
+        self._ending.steps.append(self._worker.close)
         self._loader = ModelLoader()
         self._loader.loaded.connect(self._on_models)
         self._ending.steps.append(self._loader.close)
@@ -187,7 +190,8 @@ class Sources(WidgetState):
             return opening.remote_session(
                 lambda: volume.read(layer), address.url, address.token, model, options=options
             )
-        return opening.local_session(
+        return opening.worker_session(
+            self._worker,
             lambda: volume.read(layer),
             model,
             device=self.device_box.currentText(),

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
-from qtpy.QtCore import Signal
+from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import QWidget
 
+from napari_volseg.bridge import callback
 from napari_volseg.form import AnnotateForm
 from napari_volseg.geometry import LayerVolume
 from napari_volseg.mouse import SliceView, slice_axis
@@ -51,6 +52,7 @@ class WidgetState(AnnotateForm):
         self._resuming: Path | None = None
         self._found: FoundAutosave | None = None
         self._after_save: Callable[[], None] | None = None
+        self._drawing_is_due = False
 
     # ---- what tests and scripts may look at
 
@@ -147,7 +149,15 @@ class WidgetState(AnnotateForm):
             self._overlays.show_colors(self.session.state, self.objects.hidden)
 
     def _show_prompts(self) -> None:
-        if self._overlays is not None:
+        """Draws what was said once the window is free, however often it is asked for until then."""
+        if not self._drawing_is_due:
+            self._drawing_is_due = True
+            QTimer.singleShot(0, self._draw_prompts)
+
+    @callback
+    def _draw_prompts(self) -> None:
+        self._drawing_is_due = False
+        if self._overlays is not None and self._desk is not None and self._desk.is_open:
             self._overlays.show_prompts(self.session.state, self.objects.active, self.history.entry, self._axis)
 
     def _show_summaries(self) -> None:

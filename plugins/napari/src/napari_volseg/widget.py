@@ -151,10 +151,8 @@ class AnnotateWidget(Sources, Editing, Drawing, Files):
                 self._refused = self._resuming = None
                 self._show_state()
             case Working(fraction, text):
-                self.progress.setVisible(True)
+                self.progress.show_work(fraction, text)
                 self.cancel_button.setEnabled(True)
-                self.progress.setValue(round(fraction * 100))
-                self.progress.setFormat(text)
             case Painted():
                 self._on_painted(event)
             case Idle(cancelled):
