@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import sys
 import threading
 import time
 
@@ -323,6 +324,7 @@ def window(prompts):
         if number % 25 == 24:
             gc.collect()
             memory.append(memory_mib(process))
+            print(number + 1, "prompts, MiB:", memory[-1], file=sys.stderr, flush=True)
     later = list(CALLBACK_SECONDS)
     viewer.close()
     return {
@@ -351,8 +353,15 @@ def rounds(count):
             QApplication.processEvents()
         gc.collect()
         memory.append(round(process.memory_info().rss / 2**20))
+        print(len(memory), "rounds, MiB:", memory[-1], file=sys.stderr, flush=True)
     alive = [sum(row[index]() is not None for row in refs) for index in range(3)]
-    return {"resident MiB": memory, "alive viewers, widgets, desks": alive, "threads": threading.active_count()}
+    time.sleep(2)  # threads and processes end by themselves
+    return {
+        "resident MiB": memory,
+        "alive viewers, widgets, desks": alive,
+        "threads": threading.active_count(),
+        "processes": len(process.children()),
+    }
 
 
 def main():

@@ -38,7 +38,7 @@ from volseg.sessions.session import ResultKey, Session
 logger = logging.getLogger(__name__)
 
 PROGRESS_INTERVAL_S = 0.1
-"""Progress is told no more often than this."""
+"""Progress is told no more often than this, but for where it begins and ends."""
 
 RETRY_S = (0.5, 1.0, 2.0, 5.0)
 """How long to wait before an engine that cannot be reached is tried again; the last one from then on."""
@@ -81,6 +81,7 @@ class Desk:
         self._failed: dict[int, ResultKey] = {}
         self._busy = False
         self._told = 0.0
+        self._last_told = 0.0, ""
         self._clerk = Clerk(lambda: self.session, self._tell)
         self._computer = threading.Thread(target=self._compute, name="volseg-desk", daemon=True)
         self._computer.start()
@@ -415,8 +416,10 @@ class Desk:
 
     def _progress(self, fraction: float, text: str) -> bool:
         now = time.monotonic()
-        if now - self._told >= PROGRESS_INTERVAL_S or fraction in (0.0, 1.0):
+        is_end = fraction in (0.0, 1.0) and (fraction, text) != self._last_told
+        if now - self._told >= PROGRESS_INTERVAL_S or is_end:
             self._told = now
+            self._last_told = fraction, text
             self._tell(Working(fraction, text))
         return not self._closing.is_set()
 
