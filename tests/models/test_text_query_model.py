@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,8 @@ from torch import Tensor
 from tests.grid_strategies import ORIENTATIONS
 from tests.region_model import RegionModel, blocks_image
 from volseg.data.labelmap import Label
-from volseg.errors import CapabilityError, PromptError
+from volseg.data.modality import Modality
+from volseg.errors import CapabilityError, ModelError, PromptError
 from volseg.geometry import Grid
 from volseg.inferers.text_query.settings import SearchSettings
 from volseg.inferers.text_query.volume import network_grid, to_network
@@ -280,3 +283,42 @@ def test_a_click_changes_nothing_far_away() -> None:
     boxed = model.segment(encoding, PromptSet.of(Grid.of(wide), [*said, Box((0, 0, 0), (11, 9, 7), "ijk")])).masks[0]
     assert boxed.full().all()
     assert image.shape == wide.shape
+
+
+def test_an_image_of_another_modality_is_taken_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    model = text_model()
+    for_mr = TextQueryModel(model.network, replace(model.card, modalities=frozenset({Modality.MR})), model.search)
+    with caplog.at_level("WARNING"):
+        for_mr.encode(blocks_image(), EncodeOptions(modality=Modality.MR))
+        assert caplog.messages == []
+        for_mr.encode(blocks_image(), EncodeOptions(modality=Modality.CT))
+    assert "made for MR" in caplog.text
+    assert "CT (stated by the user)" in caplog.text
+
+
+def test_parts_are_not_looked_for_where_their_whole_is_not() -> None:
+    model = text_model()
+    search = SearchSettings(
+        {"spleen": 2.0, "kidney_left": 1.0, "kidney_right": 1.0},
+        {1.0: (32, 32, 32), 2.0: (32, 32, 32)},
+        overlap=0.0,
+        whole={"kidney_left": "spleen"},
+    )
+    spacings = []
+
+    class Seeing(SidedNetwork):
+        def encode(self, windows: Tensor, spacing_mm: float) -> WindowFeatures:
+            spacings.append(spacing_mm)
+            return super().encode(windows, spacing_mm)
+
+    model = TextQueryModel(Seeing(), model.card, search)  # type: ignore[arg-type]
+    image = blocks_image()
+    assert ask(model, image, "right kidney").voxels > 0
+    assert spacings == [1.0]
+    mask = ask(model, image, "left kidney")
+    assert mask.voxels == 0
+    assert mask.presence is not None
+    assert mask.presence < 0.01
+    assert spacings == [1.0, 2.0], "the left kidney was not looked for"
+    with pytest.raises(ModelError, match="no part has parts"):
+        SearchSettings({"spleen": 1.0}, {1.0: (8, 8, 8)}, whole={"kidney_left": "spleen"})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -23,6 +25,7 @@ def small_network() -> TextQueryNetwork:
     "spec",
     [
         SMALL,
+        replace(SMALL, presence_layers=2),
         TextQuerySpec(Backbone.SEGRESNET, (8, 8, 8), width=16, heads=2, layers=1, concepts=("a",)),
         TextQuerySpec(Backbone.SWIN_UNETR, (12,) * 5, width=16, heads=2, layers=1, concepts=("a",)),
     ],

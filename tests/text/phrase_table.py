@@ -148,6 +148,8 @@ MEANINGS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("portal vein and splenic vein, aorta", ("portal_and_splenic_vein", "aorta")),
     # what is left out
     ("liver without the tumour", ("liver -liver_tumor",)),
+    ("kidneys without the left one", ("kidney -kidney_left",)),
+    ("hippocampus but not the left", ("hippocampus -hippocampus_left",)),
     ("liver w/o tumor", ("liver -liver_tumor",)),
     ("liver except vessels", ("liver -liver_vessels",)),
     ("liver without tumour and vessels", ("liver -liver_tumor -liver_vessels",)),

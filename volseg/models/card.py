@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +10,8 @@ from volseg.data.labelmap import Label
 from volseg.data.modality import Modality
 from volseg.errors import CapabilityError
 from volseg.prompts import PromptedObject, PromptKind
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,21 @@ class ModelCard:
             "weights_sha256": self.weights_sha256,
             "random_weights": self.random_weights,
         }
+
+    def warn_of(self, modality: Modality, reason: str) -> None:
+        """Logs a warning where the model was not made for a modality.
+
+        Args:
+            modality: of an image.
+            reason: why it is taken to be of it.
+        """
+        if modality not in self.modalities:
+            made_for = " and ".join(sorted(self.modalities))
+            logger.warning(
+                "model %s was made for %s, and this image is taken for %s (%s): what it finds or does not find there "
+                "counts for nothing",
+                self.name, made_for, modality, reason,
+            )  # fmt: skip
 
     def check_serves(self, item: PromptedObject) -> None:
         """Raises ``CapabilityError`` for the first prompt of ``item`` that the model does not serve."""

@@ -110,7 +110,9 @@ class TextQueryModel(Model):
         from volseg.transforms.windows import choose_window, guess_modality
 
         chosen = options or EncodeOptions()
-        modality = chosen.modality or self.defaults.modality or guess_modality(image)[0]
+        stated = chosen.modality or self.defaults.modality
+        modality, reason = guess_modality(image) if stated is None else (stated, "stated by the user")
+        self.card.warn_of(modality, reason)
         window = choose_window(image, chosen.window or self.defaults.window, modality)
         return TextEncoding(image, chosen, ImageSearch(image, self.network, self.search, modality, window))
 

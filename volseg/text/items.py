@@ -120,6 +120,10 @@ def _fill_in(items: list[Item]) -> list[Item]:
                     filled.insert(0, Item(item.include + rest, list(following.exclude), item.after_sign))
                     continue
         filled.insert(0, item)
+    for item in filled:
+        # "kidneys without the left one" leaves out the left kidney.
+        rest = _without_leading(item.include)
+        item.exclude = [said + rest if rest and _only(said, (Role.SIDE,)) else said for said in item.exclude]
     for before, item in pairwise(filled):
         numbers = [n for n, token in enumerate(before.include) if token.stem.isdigit()]
         if len(item.include) == 1 and item.include[0].stem.isdigit() and len(numbers) == 1:  # "ribs 3 and 4"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from volseg.data.modality import Modality
@@ -269,6 +269,9 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if is_dataclass(hint):
         return _build(hint, value, where)  # type: ignore[arg-type]
     origin, arguments = get_origin(hint), get_args(hint)
+    if origin is UnionType:
+        # Settings that may be left out.
+        return None if value is None else _convert(arguments[0], value, where)
     if origin is tuple:
         if arguments == (float, float, float) and isinstance(value, int | float) and not isinstance(value, bool):
             value = [value] * 3  # one number for all channels

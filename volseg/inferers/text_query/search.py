@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +18,7 @@ from volseg.inferers.text_query.volume import LINEAR, midline_of, network_grid, 
 from volseg.inferers.windows import SlidingWindows, WindowSettings
 from volseg.networks.text_query.channels import make_channels, pad_value
 from volseg.networks.text_query.network import TextQueryNetwork, WindowFeatures
-from volseg.progress import ProgressCallback, report
+from volseg.progress import Part, ProgressCallback, report
 from volseg.transforms.midline import Midline
 from volseg.transforms.resample import ResampleWithPromptsd
 from volseg.transforms.windows import IntensityWindow
@@ -116,6 +116,23 @@ class ImageSearch:
             concepts: ids that the settings know.
             progress: told the part done; may cancel.
         """
+        whole_of = {concept: self._settings.whole[concept] for concept in concepts if concept in self._settings.whole}
+        first = [*(concept for concept in concepts if concept not in whole_of), *whole_of.values()]
+        share = 0.5 if whole_of else 1.0
+        self._look_for(first, Part(progress, 0.0, share))
+        there = [part for part, whole in whole_of.items() if self._found[whole].presence >= self._settings.presence]
+        self._look_for(there, Part(progress, share, 1.0 - share))
+        # A part is no surer than its whole; and where the whole is not, the finer windows would be in vain.
+        for part, whole in whole_of.items():
+            surest, found = self._found[whole].presence, self._found.get(part)
+            if found is None:
+                self._found[part] = replace(self._found[whole], logits=np.zeros((0, 0, 0), np.int8))
+            elif found.presence > surest:
+                self._found[part] = replace(found, presence=surest)
+        return {concept: self._found[concept] for concept in concepts}
+
+    def _look_for(self, concepts: Sequence[str], progress: ProgressCallback) -> None:
+        """Finds those that were not looked for yet."""
         missing = tuple(dict.fromkeys(concept for concept in concepts if concept not in self._found))
         groups = self._settings.by_spacing(missing)
         for number, (spacing, together) in enumerate(groups.items()):
@@ -125,7 +142,6 @@ class ImageSearch:
                 return True
 
             self._found |= self._look(spacing, together, part)
-        return {concept: self._found[concept] for concept in concepts}
 
     def close(self) -> None:
         """Frees what was computed."""

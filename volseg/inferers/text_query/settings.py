@@ -18,11 +18,12 @@ class SearchSettings:
         overlap: part of a window that the next one repeats.
         queries: the network's query embeddings whose answers together are a structure, where that is not its own.
         bias: added to a structure's mask logits.
+        whole: the structure that another is a part of. Where it is not in the image, its parts are not looked for.
         least_part: pieces of a structure that are smaller than this part of its largest piece are left out.
         presence: a structure whose presence is below it is not there.
 
     Raises:
-        ModelError: a spacing has no window, or a number is out of range.
+        ModelError: a spacing has no window, a whole is not looked for, or a number is out of range.
     """
 
     spacing_mm: Mapping[str, float]
@@ -32,11 +33,15 @@ class SearchSettings:
     least_part: float = 0.0
     queries: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     bias: Mapping[str, float] = field(default_factory=dict)
+    whole: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         missing = set(self.spacing_mm.values()) - set(self.window)
         if missing:
             raise ModelError(f"structures are looked for at {sorted(missing)} mm, where no window is given")
+        strangers = ({*self.whole} | {*self.whole.values()}) - set(self.spacing_mm)
+        if strangers or set(self.whole) & set(self.whole.values()):
+            raise ModelError(f"parts and wholes are looked for, and no part has parts; got {dict(self.whole)}")
         if not 0 <= self.overlap < 1 or not 0 <= self.presence <= 1 or not 0 <= self.least_part <= 1:
             got = (self.overlap, self.presence, self.least_part)
             raise ModelError(f"overlap, presence and least part lie from 0 to 1, got {got}")

@@ -110,7 +110,19 @@ class TextQueryBundle:
             self.search.least_part,
             {one.concept: one.queries for one in self.structures if one.queries},
             {one.concept: one.bias for one in self.structures if one.bias},
+            self._wholes(),
         )
+
+    def _wholes(self) -> dict[str, str]:
+        """For structures that are parts of another one, which is looked for in coarser windows, that one."""
+        spacings = {one.concept: one.spacing_mm for one in self.structures}
+        found = {}
+        for concept, spacing in spacings.items():
+            coarser = [one for one in load_vocabulary().by_id(concept).parents if spacings.get(one, 0.0) > spacing]
+            if coarser:
+                found[concept] = coarser[0]
+        # A whole that is itself a part is left out: one step is enough.
+        return {part: whole for part, whole in found.items() if whole not in found}
 
     @property
     def facts(self) -> tuple[tuple[str, str], ...]:

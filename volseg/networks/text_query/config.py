@@ -42,6 +42,7 @@ class TextQuerySpec:
         token_levels: the coarsest levels, so many, whose features the queries attend.
         mask_levels: the finest levels, so many, whose features the masks are drawn from.
         mask_width: channels that each of them gives.
+        presence_layers: attention layers that presence has to itself, after the others.
         concepts: ids of the structures whose query embeddings are part of the weights, in their order.
 
     Raises:
@@ -58,6 +59,7 @@ class TextQuerySpec:
     token_levels: int = 2
     mask_levels: int = 3
     mask_width: int = 16
+    presence_layers: int = 0
     concepts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -82,6 +82,8 @@ class TextQueryNetwork(nn.Module):
         self.spacing = nn.Linear(1, spec.width)
         self.layers = nn.ModuleList(_Layer(spec.width, spec.heads) for _ in range(spec.layers))
         self.norm = nn.LayerNorm(spec.width)
+        self.presence_layers = nn.ModuleList(_Layer(spec.width, spec.heads) for _ in range(spec.presence_layers))
+        self.presence_norm = nn.LayerNorm(spec.width) if spec.presence_layers else None
         features = spec.mask_width * spec.mask_levels
         self.mask = nn.Sequential(nn.Linear(spec.width, spec.width), nn.GELU(), nn.Linear(spec.width, features + 1))
         self.presence = nn.Sequential(nn.Linear(spec.width, spec.width), nn.GELU(), nn.Linear(spec.width, 1))
@@ -162,16 +164,30 @@ class TextQueryNetwork(nn.Module):
         self, tokens: Tensor, queries: Tensor, modality: Modality | Sequence[Modality], spacing_mm: float
     ) -> tuple[Tensor, Tensor]:
         """Mask embeddings [B, Q, F + 1], the last number being a bias, and presence logits [B, Q]."""
+        x = self.attend(tokens, queries, modality, spacing_mm)
+        return self.mask(self.norm(x)), self.present(x, tokens)
+
+    def attend(
+        self, tokens: Tensor, queries: Tensor, modality: Modality | Sequence[Modality], spacing_mm: float
+    ) -> Tensor:
+        """What queries have seen of windows, [B, Q, D]; arguments as ``answers``."""
         batch = len(tokens)
         kinds = [modality] * batch if isinstance(modality, Modality) else list(modality)
         index = torch.tensor([MODALITIES.index(kind) for kind in kinds], device=tokens.device)
         spacing = torch.full((1, 1), math.log2(spacing_mm), device=tokens.device, dtype=self.level.dtype)
-        x = self.query(queries.expand(batch, *queries.shape[-2:]))
+        x: Tensor = self.query(queries.expand(batch, *queries.shape[-2:]))
         x = x + self.modality(index)[:, None] + self.spacing(spacing)[None]
         for layer in self.layers:
             x = layer(x, tokens)
-        x = self.norm(x)
-        return self.mask(x), self.presence(x)[..., 0]
+        return x
+
+    def present(self, x: Tensor, tokens: Tensor) -> Tensor:
+        """Presence logits [B, Q] from what ``attend`` gave and the same tokens."""
+        for layer in self.presence_layers:
+            x = layer(x, tokens)
+        norm = self.norm if self.presence_norm is None else self.presence_norm
+        logits: Tensor = self.presence(norm(x))[..., 0]
+        return logits
 
     @staticmethod
     def draw(masks: Tensor, embeddings: Tensor) -> Tensor:

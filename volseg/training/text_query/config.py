@@ -104,6 +104,35 @@ class TextScheduleConfig:
 
 
 @dataclass(frozen=True)
+class PresenceConfig:
+    """How presence is trained once more, after and apart from everything else; masks stay as they are.
+
+    Attributes:
+        weights: part of the windows, relative, by group. Groups of other parts of the body show where nothing is.
+        spacing_mm: at which windows are seen. Structures looked for at another one are parts of one looked for at it.
+        windows: so many are encoded, once.
+        steps: optimiser steps on them.
+        batch: windows of a step.
+        learning_rate: AdamW's, falling to 0 by a cosine.
+        weight_decay: AdamW's.
+        layers: attention layers that presence gets to itself.
+        varied: part of the windows whose intensities are varied.
+        drop: part of a window's tokens that a step does not see.
+    """
+
+    weights: Mapping[str, float]
+    spacing_mm: float
+    windows: int = 600
+    steps: int = 1000
+    batch: int = 8
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    layers: int = 1
+    varied: float = 0.5
+    drop: float = 0.3
+
+
+@dataclass(frozen=True)
 class TextTrainConfig:
     """Everything a run depends on besides the data themselves.
 
@@ -118,6 +147,8 @@ class TextTrainConfig:
         precision: arithmetic of the backbone.
         flip: part of the samples that are mirrored, with left and right exchanged.
         validation_cases: cases of a group that a validation during training scores; all are scored in the end.
+        varied: part of the samples whose intensities are varied.
+        presence: how presence is trained afterwards; see ``tune_presence``.
     """
 
     spec: TextQuerySpec
@@ -130,6 +161,8 @@ class TextTrainConfig:
     precision: Precision = Precision.BFLOAT16
     flip: float = 0.5
     validation_cases: int = 4
+    varied: float = 1.0
+    presence: PresenceConfig | None = None
 
     @property
     def concepts(self) -> tuple[str, ...]:

@@ -34,6 +34,9 @@ logger = logging.getLogger(__name__)
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.jsonl"
 WEIGHTS = "model.safetensors"
+TUNED = "model_presence.safetensors"
+"""The same weights after presence was trained once more."""
+
 ALONE = Ranks()
 
 
@@ -133,16 +136,25 @@ class TextTraining:
     ranks: Ranks = ALONE
 
     def run(self) -> Path:
-        """Trains."""
-        return train_text(
-            read_text_config(Path(self.settings)),
+        """Trains, and then presence once more where the settings say how; the path of the last weights."""
+        from volseg.training.text_query.presence import tune_presence
+
+        config, output = read_text_config(Path(self.settings)), Path(self.output)
+        weights = train_text(
+            config,
             Path(self.folder),
-            Path(self.output),
+            output,
             resume=self.resume,
             device=self.device,
             start=None if self.start is None else Path(self.start),
             ranks=self.ranks,
         )
+        if config.presence is None:
+            return weights
+        if self.ranks.first:
+            tune_presence(config, Path(self.folder), weights, output / TUNED)
+        self.ranks.wait()
+        return output / TUNED
 
 
 def read_sources(config: TextTrainConfig, folder: Path) -> tuple[SampleSource, ...]:

@@ -107,7 +107,8 @@ class Sampler:
         modality = volume.modality
         if rng.random() < source.group.painted:
             image, modality = self._painted(source.group, volume, image, labels, rng)
-        image = vary(image, rng, strong=modality is not Modality.CT)
+        if self._config.varied >= 1 or rng.random() < self._config.varied:
+            image = vary(image, rng, strong=modality is not Modality.CT)
         if flip:
             asked = _mirrored(asked)
         return self._ask(source.group.source.group, image, labels, asked, modality, spacing, rng)

@@ -1,0 +1,96 @@
+"""Presence trained once more: it learns where structures cannot be, and masks stay the same to the bit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+from tests.training.test_text_training import SPEC, config, write_case
+from volseg.data.modality import Modality
+from volseg.errors import TrainingError
+from volseg.networks.text_query.channels import make_channels
+from volseg.networks.text_query.config import TextQuerySpec
+from volseg.networks.text_query.network import TextQueryNetwork
+from volseg.training.text_query.config import GroupConfig, PresenceConfig, TextTrainConfig, ViewConfig
+from volseg.training.text_query.presence import tune_presence
+from volseg.training.text_query.run import train_text
+from volseg.transforms.windows import choose_window
+
+KIDNEYS = ("kidney_left", "kidney_right")
+SETTINGS = PresenceConfig({"body": 0.5, "limb": 0.5}, 1.0, windows=60, steps=300, learning_rate=1e-2, varied=0.0)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A body with kidneys, and a limb that is noise as bright as the body and half as fine."""
+    write_case(tmp_path, "a")
+    write_case(tmp_path, "xb")
+    (tmp_path / "limbs").mkdir()
+    values = np.random.default_rng(1).normal(100, 30, (24, 20, 16)).astype(np.float32)
+    for part, array in (("image", values), ("label", np.zeros(values.shape, np.uint8))):
+        nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), tmp_path / "limbs" / f"a_{part}.nii.gz")
+    return tmp_path
+
+
+def with_limb() -> TextTrainConfig:
+    plain = config(steps=2)
+    source = replace(
+        plain.groups[0].source,
+        group="limb",
+        image="limbs/{case}_image.nii.gz",
+        label="limbs/{case}_label.nii.gz",
+        objects={},
+    )
+    limb = GroupConfig(source, (ViewConfig(1.0, (16, 16, 16), ()),), nowhere=KIDNEYS, weight=0.0)
+    return replace(plain, groups=(*plain.groups, limb), presence=SETTINGS, flip=0.0)
+
+
+def network_of(path: Path) -> TextQueryNetwork:
+    with safe_open(path, "pt") as file:
+        spec = TextQuerySpec.from_json(file.metadata()["spec"])
+        return TextQueryNetwork(spec, {name: file.get_tensor(name).float() for name in file.keys()})  # noqa: SIM118
+
+
+def answers(network: TextQueryNetwork, path: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    values = torch.from_numpy(nibabel.load(path).get_fdata(dtype=np.float32))
+    shown = choose_window(values[None], modality=Modality.MR)
+    window = make_channels((values[None, None, 2:18, 2:18] - shown.low) / (shown.high - shown.low))
+    with torch.no_grad():
+        output = network(window, network.embeddings(KIDNEYS), Modality.MR, 1.0)
+    return output.mask_logits, output.presence_logits[0]
+
+
+def test_it_learns_where_nothing_is(folder: Path, tmp_path: Path) -> None:
+    chosen = with_limb()
+    first = train_text(replace(chosen, presence=None), folder, tmp_path / "run")
+    second = tune_presence(chosen, folder, first, tmp_path / "tuned.safetensors")
+    before, after = network_of(first), network_of(second)
+    assert (before.spec.presence_layers, after.spec.presence_layers) == (0, 1)
+    for name in ("a_image.nii.gz", "limbs/a_image.nii.gz"):
+        assert torch.equal(answers(before, folder / name)[0], answers(after, folder / name)[0])
+    assert answers(after, folder / "a_image.nii.gz")[1].min() > 0
+    assert answers(after, folder / "limbs/a_image.nii.gz")[1].max() < 0
+    # And again from there, now that the layers are there.
+    third = tune_presence(chosen, folder, second, tmp_path / "again.safetensors")
+    assert network_of(third).spec == after.spec
+
+
+def test_what_it_cannot_learn_from_is_refused(folder: Path, tmp_path: Path) -> None:
+    chosen = with_limb()
+    weights = train_text(replace(chosen, presence=None), folder, tmp_path / "run")
+    with pytest.raises(TrainingError, match="no part 'presence'"):
+        tune_presence(replace(chosen, presence=None), folder, weights, tmp_path / "out.safetensors")
+    only_limb = replace(chosen, presence=replace(SETTINGS, weights={"limb": 1.0}, windows=3))
+    with pytest.raises(TrainingError, match="0 are 'present'"):
+        tune_presence(only_limb, folder, weights, tmp_path / "out.safetensors")
+
+
+def test_without_layers_of_its_own_nothing_new_is_built() -> None:
+    plain = TextQueryNetwork(replace(SPEC, concepts=KIDNEYS))
+    assert not [name for name in plain.state_dict() if name.startswith("presence_") and "norm" not in name]

@@ -1,0 +1,168 @@
+"""Presence trained once more, on windows of other parts of the body too; everything that draws masks stays as it is.
+
+While masks are learnt, presence is asked almost only where a structure is near, and learns little else than to say yes.
+Here windows are encoded once by the frozen network, at the sizes they have in use, and only presence's own attention
+layers learn from them. That takes minutes, and masks are the same to the bit.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from volseg.errors import TrainingError
+from volseg.networks.text_query.config import TextQuerySpec
+from volseg.networks.text_query.network import TextQueryNetwork
+from volseg.training.text_query.bundle import windows_at
+from volseg.training.text_query.config import GroupConfig, PresenceConfig, TextTrainConfig, ViewConfig
+from volseg.training.text_query.run import export_text, read_sources
+from volseg.training.text_query.samples import MIN_VOXELS, Sampler
+
+logger = logging.getLogger(__name__)
+
+TOLD_EVERY = 50
+
+
+@dataclass(frozen=True, eq=False)
+class SeenWindow:
+    """A window as presence sees it.
+
+    Attributes:
+        seen: [Q, D] of what was asked for and is known.
+        tokens: [T, D] float16.
+        present: [Q], 0 or 1.
+    """
+
+    seen: Tensor
+    tokens: Tensor
+    present: Tensor
+
+
+def tune_presence(config: TextTrainConfig, folder: Path, weights: Path, output: Path) -> Path:
+    """Trains presence on frozen weights and writes them anew, with presence's own layers.
+
+    Args:
+        config: with ``presence``; its groups and validation patients are those of the run that made the weights.
+        folder: below which the sources lie.
+        weights: safetensors that ``train_text`` wrote.
+        output: where the new ones are written.
+
+    Raises:
+        TrainingError: the configuration says nothing of presence, or the weights are of a network with other parts.
+    """
+    settings = config.presence
+    if settings is None:
+        raise TrainingError("the configuration has no part 'presence'; it says which windows presence is trained on")
+    torch.manual_seed(config.seed)
+    network = with_presence_layers(weights, settings.layers)
+    windows = see_windows(network, config, settings, folder)
+    fit_presence(network, windows, settings, config.seed)
+    return export_text(network.state_dict(), network.spec, output)
+
+
+def with_presence_layers(weights: Path, layers: int) -> TextQueryNetwork:
+    """The network of a weights file, whose presence gets layers that begin as copies of the last one of all queries.
+
+    Raises:
+        TrainingError: the weights do not fit the network that they describe.
+    """
+    from safetensors import safe_open
+
+    with safe_open(weights, "pt") as file:
+        spec = TextQuerySpec.from_json(file.metadata()["spec"])
+        state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+    network = TextQueryNetwork(replace(spec, presence_layers=layers))
+    try:
+        missing, unexpected = network.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        raise TrainingError(f"{weights} does not fit its network: {str(error)[:300]}") from error
+    if unexpected or any(not name.startswith(("presence_layers.", "presence_norm.")) for name in missing):
+        raise TrainingError(f"{weights} misses {missing[:3]} and has {unexpected[:3]} besides")
+    if missing:
+        for layer in network.presence_layers:
+            layer.load_state_dict(network.layers[-1].state_dict())
+        if network.presence_norm is not None:
+            network.presence_norm.load_state_dict(network.norm.state_dict())
+    return network.eval().requires_grad_(False)
+
+
+def see_windows(
+    network: TextQueryNetwork, config: TextTrainConfig, settings: PresenceConfig, folder: Path
+) -> list[SeenWindow]:
+    """Encodes the windows that presence learns from."""
+    shown = _shown(config, settings)
+    sampler = Sampler(read_sources(shown, folder), shown)
+    found = []
+    for number in range(settings.windows):
+        sample = sampler[number]
+        counts = sample.targets.flatten(1).sum(dim=1)
+        known = ~sample.present.isnan() & ((counts == 0) | (counts >= MIN_VOXELS))
+        if not known.any():
+            continue
+        with torch.inference_mode():
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                tokens = network.encode(sample.window, sample.spacing_mm).tokens
+            queries = network.embeddings([c for c, one in zip(sample.concepts, known, strict=True) if one])
+            seen = network.attend(tokens.float(), queries, sample.modality, sample.spacing_mm)
+        found.append(SeenWindow(seen[0].clone(), tokens[0].half(), sample.present[known]))
+        if (number + 1) % TOLD_EVERY == 0:
+            logger.info("%d of %d windows encoded", number + 1, settings.windows)
+    return found
+
+
+def fit_presence(network: TextQueryNetwork, windows: Sequence[SeenWindow], settings: PresenceConfig, seed: int) -> None:
+    """Trains what only presence uses; present and absent structures count alike.
+
+    Raises:
+        TrainingError: nothing is present, or nothing is absent, in the windows.
+    """
+    answers = torch.cat([one.present for one in windows]) if windows else torch.zeros(0)
+    if not 0 < float(answers.sum()) < len(answers):
+        raise TrainingError(f"of {len(answers)} answers {int(answers.sum())} are 'present'; presence needs both kinds")
+    weight = float((answers == 0).sum() / answers.sum())
+    norm = [] if network.presence_norm is None else [network.presence_norm]
+    parts: list[nn.Module] = [network.presence_layers, network.presence, *norm]
+    learning = [one.requires_grad_(True) for part in parts for one in part.parameters()]
+    optimizer = torch.optim.AdamW(learning, settings.learning_rate, weight_decay=settings.weight_decay)
+    rng = np.random.default_rng([seed, 17])
+    for step in range(settings.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = settings.learning_rate * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
+        optimizer.zero_grad(set_to_none=True)
+        total = 0.0
+        for number in rng.choice(len(windows), min(settings.batch, len(windows)), replace=False):
+            window = windows[number]
+            kept = torch.from_numpy(rng.random(len(window.tokens)) >= settings.drop)
+            logits = network.present(window.seen[None], window.tokens[kept].float()[None])[0]
+            weights = torch.where(window.present == 1, weight, 1.0)
+            loss = binary_cross_entropy_with_logits(logits, window.present, weights) / settings.batch
+            torch.autograd.backward(loss)
+            total += float(loss.detach())
+        optimizer.step()
+        if (step + 1) % TOLD_EVERY == 0:
+            logger.info("step %d of %d, loss %.4f", step + 1, settings.steps, total)
+    for one in learning:
+        one.requires_grad_(False)
+
+
+def _shown(config: TextTrainConfig, settings: PresenceConfig) -> TextTrainConfig:
+    """The same groups at one spacing, with windows as large as in use, and asked for everything that is known."""
+    largest = {one.spacing_mm: one.window for one in windows_at(config)}[settings.spacing_mm]
+    groups = tuple(_at_spacing(group, settings, largest) for group in config.groups)
+    schedule = replace(config.schedule, foreign=0.0, queries=len(config.concepts), absent=0.5)
+    return replace(config, groups=groups, schedule=schedule, varied=settings.varied)
+
+
+def _at_spacing(group: GroupConfig, settings: PresenceConfig, largest: tuple[int, int, int]) -> GroupConfig:
+    own = [view for view in group.views if view.spacing_mm == settings.spacing_mm]
+    # Crops are smaller than a window, and then so is the window in use.
+    view = max(own, key=lambda one: math.prod(one.window)) if own else ViewConfig(settings.spacing_mm, largest, ())
+    return replace(group, views=(view,), weight=settings.weights.get(group.source.group, 0.0))
