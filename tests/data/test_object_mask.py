@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from volseg.data import object_mask
 from volseg.data.object_mask import ObjectMask
 from volseg.errors import GeometryError
 
@@ -64,5 +65,47 @@ def test_the_block_is_small_on_a_large_image() -> None:
     mask = np.zeros((60, 60, 60), dtype=bool)
     mask[30:33, 10, 50:52] = True
     cut = ObjectMask.of(1, OBLIQUE.cropped((0, 0, 0), (60, 60, 60)), mask)
-    assert cut.block.nbytes == 6
+    assert (cut.shape, cut.bits.nbytes) == ((3, 1, 2), 3), "one bit a voxel, rows rounded up to bytes"
     assert cut.start_ijk == (30, 10, 50)
+
+
+@given(hnp.arrays(bool, (5, 3, 19)), st.data())
+def test_parts_are_those_of_the_block(block, data) -> None:
+    grid = CUBIC.cropped((0, 0, 0), (5, 3, 19))
+    mask = ObjectMask(1, grid, (0, 0, 0), block)
+    where = tuple(
+        slice(*sorted(data.draw(st.tuples(st.integers(0, size), st.integers(0, size))))) for size in block.shape
+    )
+    np.testing.assert_array_equal(mask.part(where), block[where])
+
+
+def test_a_large_mask_is_gone_through_in_slabs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(object_mask, "SLAB_VOXELS", 2 * 7 * 6)
+    voxels = np.random.default_rng(0).random(CUBIC.shape) < 0.5
+    voxels[0, 0, 0] = voxels[-1, -1, -1] = True
+    mask = ObjectMask.of(1, CUBIC, voxels)
+    assert [len(slab) for _, slab in mask.slabs()] == [2, 2, 2, 2]
+    assert mask.voxels == voxels.sum()
+    np.testing.assert_array_equal(mask.full(), voxels)
+
+
+def test_voxels_are_written_into_an_array() -> None:
+    part = np.zeros((2, 2, 2), dtype=bool)
+    part[0, 0, 0] = part[1, 1, 1] = True
+    mask = ObjectMask.of(1, CUBIC, part, start_ijk=(3, 2, 1))
+    target = np.zeros(CUBIC.shape, dtype=np.uint8)
+    assert not mask.overlaps(target)
+    target[3, 2, 1] = 9
+    assert mask.overlaps(target)
+    mask.write(target, 4, only_free=True)
+    assert (target[3, 2, 1], target[4, 3, 2], np.count_nonzero(target)) == (9, 4, 2)
+    mask.write(target, 5)
+    assert (target[3, 2, 1], target[4, 3, 2], np.count_nonzero(target)) == (5, 5, 2)
+
+
+def test_another_number_for_the_same_voxels() -> None:
+    mask = ObjectMask.of(1, CUBIC, np.ones((2, 1, 1), dtype=bool), 0.5, (1, 1, 1))
+    other = mask.numbered(7)
+    assert (mask.object_id, other.object_id) == (1, 7)
+    assert (other.start_ijk, other.shape, other.presence) == (mask.start_ijk, mask.shape, mask.presence)
+    np.testing.assert_array_equal(other.block, mask.block)

@@ -62,7 +62,7 @@ class BrightNetwork:
         return FrameOutput(logits, torch.zeros(rows, self.spec.width), score, ones, logits, ones)
 
     def encode_memory(
-        self, features: FrameFeatures, low_res_logits: Tensor, object_score_logits: Tensor, prompted: Tensor
+        self, features: FrameFeatures, low_res_logits: Tensor, object_score_logits: Tensor, *, prompted: bool
     ) -> Tensor:
         side = self.spec.embedding_size
         small = interpolate(low_res_logits, (side, side), mode="bilinear", align_corners=False)

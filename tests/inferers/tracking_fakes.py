@@ -73,7 +73,7 @@ class FakeNetwork:
         return FrameOutput(logits, pointer, score, torch.ones_like(score), logits, torch.ones_like(score))
 
     def encode_memory(
-        self, features: FrameFeatures, low_res_logits: Tensor, object_score_logits: Tensor, prompted: Tensor
+        self, features: FrameFeatures, low_res_logits: Tensor, object_score_logits: Tensor, *, prompted: bool
     ) -> Tensor:
         value = low_res_logits.flatten(1).clamp(min=0).amax(dim=1)
         return value[:, None, None].expand(-1, self.spec.embedding_size**2, 64).to(torch.bfloat16)

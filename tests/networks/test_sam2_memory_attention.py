@@ -7,7 +7,7 @@ import torch
 
 from volseg.networks.sam2 import memory_attention
 from volseg.networks.sam2.config import Sam2Spec
-from volseg.networks.sam2.memory_attention import attend, read_memories, rotated
+from volseg.networks.sam2.memory_attention import Places, attend, first_look, read_memories, rotated
 from volseg.networks.sam2.network import Sam2Network
 
 BLOCKS = [(256, 2560), (24, 2560), (24, 100)]
@@ -34,8 +34,11 @@ def test_rows_read_what_transformers_reads(
             num_object_pointer_tokens=pointers,
         )
         # Not the image alone: what is read moves the answer by far more than the tolerance.
-        unread = read_memories(module, image, where, torch.zeros_like(tokens), positions, pointers)
-        got = read_memories(module, image, where, tokens, positions, pointers)
+        on_grid = where.transpose(1, 2).unflatten(2, (8, 8))
+        places = Places.of(module, on_grid, on_grid[:, :64])
+        looked = first_look(module, image, places)
+        unread = read_memories(module, looked, places, torch.zeros_like(tokens), positions, pointers)
+        got = read_memories(module, looked, places, tokens, positions, pointers)
     torch.testing.assert_close(got, expected.reshape(2, 64, 128), atol=1e-5, rtol=1e-5)
     assert float((unread - got).abs().max()) > 1e-2
 

@@ -75,7 +75,7 @@ def test_every_path_trains() -> None:
     output = network.decode(first, points_xy=points, labels=torch.tensor([[2, 3, 1, 0]] * 2))
     clicked = network.decode(first, points_xy=points[:, 2:3], labels=torch.tensor([[1]] * 2))
     masked = network.use_mask(first, (torch.rand(2, 1, 128, 128) > 0.5).float())
-    memory = network.encode_memory(first, output.low_res_logits, output.object_score_logits, torch.tensor([True, True]))
+    memory = network.encode_memory(first, output.low_res_logits, output.object_score_logits, prompted=True)
     conditioned = network.condition_on_memory(
         second,
         MemoryRows(
@@ -114,15 +114,15 @@ def test_absent_objects_have_the_absent_mask_and_pointer() -> None:
 def test_a_memory_depends_on_whether_its_frame_was_prompted() -> None:
     network = nano(128)
     with torch.inference_mode():
-        features = network.encode_frames(torch.randn(1, 3, 128, 128)).rows([0, 0])
-        logits = torch.randn(1, 1, 32, 32).expand(2, -1, -1, -1)
-        score = torch.ones(2, 1)
-        memory = network.encode_memory(features, logits, score, torch.tensor([True, False]))
-        steep = network.encode_memory(features, logits * 1e6, score, torch.tensor([False, False]))
-    assert memory.dtype == torch.bfloat16
-    assert not torch.equal(memory[0], memory[1])
-    assert torch.allclose(memory[0].float(), steep[0].float(), atol=1e-2)
-    assert float((memory[1].float() - steep[1].float()).abs().max()) > 0.05
+        features = network.encode_frames(torch.randn(1, 3, 128, 128))
+        logits, score = torch.randn(1, 1, 32, 32), torch.ones(1, 1)
+        prompted = network.encode_memory(features, logits, score, prompted=True)
+        tracked = network.encode_memory(features, logits, score, prompted=False)
+        steep = network.encode_memory(features, logits * 1e6, score, prompted=False)
+    assert prompted.dtype == torch.bfloat16
+    assert not torch.equal(prompted, tracked)
+    assert torch.allclose(prompted.float(), steep.float(), atol=1e-2)
+    assert float((tracked.float() - steep.float()).abs().max()) > 0.05
 
 
 def test_drawn_box_covers_the_same_pixels() -> None:

@@ -193,13 +193,11 @@ class LabelMap:
         for mask, label in zip(masks, labels, strict=True):
             index = 0
             if policy is OverlapPolicy.LAYERS:
-                free = (i for i, layer in enumerate(layers) if not (layer[mask.slices] != 0)[mask.block].any())
+                free = (i for i, layer in enumerate(layers) if not mask.overlaps(layer))
                 index = next(free, len(layers))
                 if index == len(layers):
                     layers.append(np.zeros(grid.shape, dtype=dtype))
-            target = layers[index][mask.slices]
-            claimed = mask.block & (target == 0) if policy is OverlapPolicy.FIRST_WINS else mask.block
-            target[claimed] = label.value
+            mask.write(layers[index], label.value, only_free=policy is OverlapPolicy.FIRST_WINS)
             placed.append(replace(label, layer=index, presence=mask.presence))
         return cls(grid, tuple(layers), tuple(placed), provenance)
 

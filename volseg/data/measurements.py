@@ -71,16 +71,17 @@ def measure(labels: LabelMap, image: MetaTensor) -> tuple[ObjectMeasurements, ..
     axis = labels.grid.axis_of(labels.grid.acquisition_plane())
     result = []
     for label in labels.labels:
-        mask = ObjectMask.of(label.value, labels.grid, labels.mask(label.value), label.presence, owned=True)
-        values = voxels[mask.slices][mask.block].astype(np.float64)
+        mask = ObjectMask.of(label.value, labels.grid, labels.mask(label.value), label.presence)
+        block = mask.block
+        values = voxels[mask.slices][block].astype(np.float64)
         there = values.size > 0
         result.append(
             ObjectMeasurements(
                 object_id=label.value,
                 name=label.name,
                 volume_ml=mask.volume_ml,
-                longest_in_plane_mm=_longest_in_plane(mask.block, labels.grid, axis) if there else None,
-                longest_3d_mm=_longest(_surface(mask.block, (0, 1, 2)), labels.grid) if there else None,
+                longest_in_plane_mm=_longest_in_plane(block, labels.grid, axis) if there else None,
+                longest_3d_mm=_longest(_surface(block, (0, 1, 2)), labels.grid) if there else None,
                 mean=float(values.mean()) if there else None,
                 std=float(values.std()) if there else None,
                 minimum=float(values.min()) if there else None,

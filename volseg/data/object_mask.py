@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,34 +14,57 @@ from numpy.typing import NDArray
 from volseg.errors import GeometryError
 from volseg.geometry import Grid
 
+SLAB_VOXELS = 16 << 20
+"""Voxels that are unpacked together where a whole mask is gone through; more would only take memory (P5)."""
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, init=False)
 class ObjectMask:
-    """A mask kept as the block around its voxels, so that many objects on a large image stay small (P5).
+    """A mask kept as the block around its voxels, one bit a voxel: many objects on a large image stay small (P5).
 
     Attributes:
         object_id: the object it belongs to; the label value in a label map.
         grid: the image's grid.
         start_ijk: index of the block's first voxel in ``grid``.
-        block: bool [A, B, C], read-only; shape (0, 0, 0) for an object that is not there.
+        shape: voxels of the block along each axis; (0, 0, 0) for an object that is not there.
+        bits: uint8 [A, B, C / 8 rounded up], the block as ``numpy.packbits`` along its last axis; read-only.
         presence: probability in [0, 1] that the object is in the image, or None where the model does not say.
     """
 
     object_id: int
     grid: Grid
     start_ijk: tuple[int, int, int]
-    block: NDArray[np.bool_] = field(repr=False)
+    shape: tuple[int, int, int]
+    bits: NDArray[np.uint8] = field(repr=False)
     presence: float | None = None
 
-    def __post_init__(self) -> None:
-        stop = np.array(self.start_ijk) + self.block.shape
-        if self.block.ndim != 3 or min(self.start_ijk) < 0 or (stop > self.grid.shape).any():
-            raise GeometryError(
-                f"a block of shape {self.block.shape} at {self.start_ijk} does not lie in {self.grid.shape} voxels"
-            )
-        block = self.block.view()
-        block.setflags(write=False)
-        object.__setattr__(self, "block", block)
+    def __init__(
+        self,
+        object_id: int,
+        grid: Grid,
+        start_ijk: tuple[int, int, int],
+        block: NDArray[np.bool_],
+        presence: float | None = None,
+    ) -> None:
+        """Packs a block of voxels, bool [A, B, C]; see the class for the rest."""
+        stop = np.array(start_ijk) + block.shape
+        if block.ndim != 3 or min(start_ijk) < 0 or (stop > grid.shape).any():
+            raise GeometryError(f"a block of shape {block.shape} at {start_ijk} does not lie in {grid.shape} voxels")
+        self._set(object_id, grid, start_ijk, block.shape, _packed(block), presence)
+
+    def _set(
+        self,
+        object_id: int,
+        grid: Grid,
+        start_ijk: tuple[int, int, int],
+        shape: tuple[int, ...],
+        bits: NDArray[np.uint8],
+        presence: float | None,
+    ) -> None:
+        bits.setflags(write=False)
+        values = {"object_id": object_id, "grid": grid, "start_ijk": start_ijk, "shape": shape, "bits": bits}
+        for name, value in {**values, "presence": presence}.items():
+            object.__setattr__(self, name, value)
 
     @classmethod
     def of(
@@ -48,18 +74,15 @@ class ObjectMask:
         mask: NDArray[np.bool_],
         presence: float | None = None,
         start_ijk: tuple[int, int, int] = (0, 0, 0),
-        *,
-        owned: bool = False,
-    ) -> ObjectMask:
+    ) -> Self:
         """Cuts the block out of a mask.
 
         Args:
             object_id: the object it belongs to.
             grid: the image's grid.
-            mask: bool array, of the grid's shape or a part of it that starts at ``start_ijk``; copied unless ``owned``.
+            mask: bool array, of the grid's shape or a part of it that starts at ``start_ijk``.
             presence: see the class.
             start_ijk: index of the first voxel of ``mask`` in ``grid``.
-            owned: nobody else writes to ``mask``, so a large block of it need not be copied.
         """
         start, stop = [], []
         for axis in range(3):
@@ -69,15 +92,24 @@ class ObjectMask:
             start.append(int(occupied[0]))
             stop.append(int(occupied[-1]) + 1)
         cut = mask[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
-        # A small block must not keep a large array alive.
-        block = cut if owned and cut.size >= mask.size // 2 else np.array(cut, dtype=bool, order="C")
         first = (start[0] + start_ijk[0], start[1] + start_ijk[1], start[2] + start_ijk[2])
-        return cls(object_id, grid, first, block, presence)
+        return cls(object_id, grid, first, cut, presence)
+
+    def numbered(self, object_id: int) -> ObjectMask:
+        """The same voxels under another number."""
+        other = object.__new__(ObjectMask)
+        other._set(object_id, self.grid, self.start_ijk, self.shape, self.bits, self.presence)
+        return other
+
+    @property
+    def size(self) -> int:
+        """Number of voxels of the block, those of the object and the others."""
+        return prod(self.shape)
 
     @cached_property
     def voxels(self) -> int:
         """Number of voxels of the object."""
-        return int(np.count_nonzero(self.block))
+        return sum(int(np.count_nonzero(slab)) for _, slab in self.slabs())
 
     @property
     def volume_ml(self) -> float:
@@ -87,8 +119,30 @@ class ObjectMask:
     @property
     def slices(self) -> tuple[slice, slice, slice]:
         """Where the block lies in the grid."""
-        i, j, k = (slice(a, a + n) for a, n in zip(self.start_ijk, self.block.shape, strict=True))
+        i, j, k = (slice(a, a + n) for a, n in zip(self.start_ijk, self.shape, strict=True))
         return i, j, k
+
+    @property
+    def block(self) -> NDArray[np.bool_]:
+        """All voxels, bool [A, B, C], read-only. They are unpacked each time: ask a large mask for parts or slabs."""
+        block = self.part((slice(None), slice(None), slice(None)))
+        block.setflags(write=False)
+        return block
+
+    def part(self, where: tuple[slice, ...]) -> NDArray[np.bool_]:
+        """A part of the block, given by slices without steps: a bool array of its own."""
+        i, j, k = where
+        first, stop, _ = k.indices(self.shape[2])
+        bits = self.bits[i, j, first // 8 : -(-stop // 8)]
+        voxels = np.unpackbits(bits, axis=-1)[..., first % 8 : first % 8 + max(0, stop - first)]
+        return voxels.view(np.bool_)
+
+    def slabs(self) -> Iterator[tuple[slice, NDArray[np.bool_]]]:
+        """The block in parts along its first axis: where in the block, and the voxels."""
+        depth = max(1, SLAB_VOXELS // max(1, self.shape[1] * self.shape[2]))
+        for begin in range(0, self.shape[0], depth):
+            where = slice(begin, min(begin + depth, self.shape[0]))
+            yield where, self.part((where, slice(None), slice(None)))
 
     def centroid_ras_mm(self) -> NDArray[np.float64] | None:
         """Mean position of the voxels' centres, [3], or None for an empty mask."""
@@ -99,5 +153,31 @@ class ObjectMask:
     def full(self) -> NDArray[np.bool_]:
         """The mask as a bool array of the grid's shape."""
         mask = np.zeros(self.grid.shape, dtype=bool)
-        mask[self.slices] = self.block
+        self.write(mask, True)
         return mask
+
+    def write(self, target: NDArray[Any], value: Any, *, only_free: bool = False) -> None:
+        """Gives the object's voxels a value in an array of the grid's shape.
+
+        Args:
+            target: written to.
+            value: what the voxels get.
+            only_free: leave voxels that are not zero.
+        """
+        inside = target[self.slices]
+        for where, slab in self.slabs():
+            there = inside[where]
+            np.copyto(there, there.dtype.type(value), where=slab & (there == 0) if only_free else slab)
+
+    def overlaps(self, other: NDArray[Any]) -> bool:
+        """Whether any of the object's voxels is not zero in an array of the grid's shape."""
+        inside = other[self.slices]
+        return any(bool((slab & (inside[where] != 0)).any()) for where, slab in self.slabs())
+
+
+def _packed(block: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """``numpy.packbits`` along the last axis, plane by plane, so that no copy of a large block is made."""
+    bits = np.empty((*block.shape[:2], -(-block.shape[2] // 8)), dtype=np.uint8)
+    for plane, voxels in zip(bits, block, strict=True):
+        plane[...] = np.packbits(voxels, axis=-1)
+    return bits

@@ -30,7 +30,7 @@ def write_answers(path: Path, masks: dict[int, ObjectMask]) -> None:
     arrays: dict[str, Any] = {}
     for number, mask in masks.items():
         arrays[f"bits_{number}"] = np.packbits(mask.block)
-        arrays[f"place_{number}"] = np.array([mask.start_ijk, mask.block.shape], dtype=np.int64)
+        arrays[f"place_{number}"] = np.array([mask.start_ijk, mask.shape], dtype=np.int64)
     path.parent.mkdir(exist_ok=True)
     with atomic_path(path) as partial:
         np.savez_compressed(partial, **arrays)

@@ -107,7 +107,7 @@ def box_2d(truth: ObjectMask, key: KeySlice) -> Box:
 def box_3d(truth: ObjectMask) -> Box:
     """The tight box of the object."""
     start = np.array(truth.start_ijk)
-    return box_between(start, start + truth.block.shape - 1)
+    return box_between(start, start + truth.shape - 1)
 
 
 def box_between(first: NDArray[Any], last: NDArray[Any], flat_axis: int | None = None) -> Box:

@@ -49,20 +49,20 @@ def slices_past_ends(answer: ObjectMask, truth: ObjectMask, axis: int) -> float 
     """Slices along ``axis`` by which the answer runs past each end of the truth, mean of both; None where empty."""
     if not answer.voxels or not truth.voxels:
         return None
-    start, stop = answer.start_ijk[axis], answer.start_ijk[axis] + answer.block.shape[axis]
-    first, last = truth.start_ijk[axis], truth.start_ijk[axis] + truth.block.shape[axis]
+    start, stop = answer.start_ijk[axis], answer.start_ijk[axis] + answer.shape[axis]
+    first, last = truth.start_ijk[axis], truth.start_ijk[axis] + truth.shape[axis]
     return float(max(0, first - start) + max(0, stop - last)) / 2
 
 
 def within_extent(answer: ObjectMask, truth: ObjectMask, axis: int) -> ObjectMask:
     """The answer on the slices along ``axis`` that the truth spans."""
-    first, last = truth.start_ijk[axis], truth.start_ijk[axis] + truth.block.shape[axis]
+    first, last = truth.start_ijk[axis], truth.start_ijk[axis] + truth.shape[axis]
     begin = answer.start_ijk[axis]
     keep: list[slice] = [slice(None)] * 3
     keep[axis] = slice(max(0, first - begin), max(0, last - begin))
     start = list(answer.start_ijk)
     start[axis] = max(first, begin)
-    block = answer.block[tuple(keep)]
+    block = answer.part(tuple(keep))
     if not block.size:
         return ObjectMask(answer.object_id, answer.grid, (0, 0, 0), np.zeros((0, 0, 0), dtype=bool))
     return ObjectMask.of(answer.object_id, answer.grid, block, start_ijk=(start[0], start[1], start[2]))
@@ -77,12 +77,12 @@ def _common(one: ObjectMask, other: ObjectMask) -> tuple[NDArray[np.bool_], NDAr
     """Both masks on the smallest block that holds them."""
     filled = [mask for mask in (one, other) if mask.voxels]
     low = np.min([mask.start_ijk for mask in filled], axis=0)
-    high = np.max([np.add(mask.start_ijk, mask.block.shape) for mask in filled], axis=0)
+    high = np.max([np.add(mask.start_ijk, mask.shape) for mask in filled], axis=0)
     blocks = []
     for mask in (one, other):
         block = np.zeros(high - low, dtype=bool)
         if mask.voxels:
             begin = np.subtract(mask.start_ijk, low)
-            block[tuple(slice(a, a + n) for a, n in zip(begin, mask.block.shape, strict=True))] = mask.block
+            block[tuple(slice(a, a + n) for a, n in zip(begin, mask.shape, strict=True))] = mask.block
         blocks.append(block)
     return blocks[0], blocks[1]

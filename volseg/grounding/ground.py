@@ -242,7 +242,7 @@ def _grounded(
     unsure = midline is not None and not midline.sure and bool(full.any())
     if presence is not None and unsure:
         presence *= EITHER_SIDE
-    mask = ObjectMask.of(number, grid, full, presence, owned=True)
+    mask = ObjectMask.of(number, grid, full, presence)
     status = Status.FOUND if mask.voxels else Status.NOT_FOUND
     return GroundedFinding(
         finding,

@@ -103,7 +103,7 @@ def axis_box(mask: ObjectMask) -> AxisBox | None:
         return None
     low, high = _extent(_border_ras_mm(mask), np.eye(3), mask.grid)
     start = mask.start_ijk
-    stop = tuple(a + n - 1 for a, n in zip(start, mask.block.shape, strict=True))
+    stop = tuple(a + n - 1 for a, n in zip(start, mask.shape, strict=True))
     return AxisBox(_vector(low), _vector(high), start, (stop[0], stop[1], stop[2]))
 
 

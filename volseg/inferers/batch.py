@@ -51,7 +51,7 @@ def segment_batch(
         grid = Grid.of(image)
         values = torch.zeros(tuple(image.shape), dtype=torch.float32)
         for mask in segment(image, PromptSet.loads(text, grid).on_grid(grid)):
-            values[0][mask.slices][torch.tensor(mask.block)] = float(mask.object_id)
+            mask.write(values[0].numpy(), mask.object_id)
         labels.append(MetaTensor(values, affine=image.affine, meta=image.meta))
     return torch.stack(labels)
 

@@ -130,7 +130,7 @@ class RefinedModel(Model):
         for number, (item, (opening, corrections)) in enumerate(zip(prompts.objects, split, strict=True)):
             report(progress, DRAFT_SHARE + (1 - DRAFT_SHARE) * number / len(split), "looking again")
             mask = self._corrected(encoding, first[opening], opening, corrections)
-            masks.append(replace(mask, object_id=item.object_id))
+            masks.append(mask.numbered(item.object_id))
         return tuple(masks)
 
     def _corrected(

@@ -197,7 +197,7 @@ class TextQueryModel(Model):
             presence *= EITHER_SIDE
             names = ", ".join(query.describe() for query in adds)
             logger.warning("%s may be of the other side: %s", names, midline.reason)
-        return ObjectMask.of(object_id, grid, mask, presence, owned=True)
+        return ObjectMask.of(object_id, grid, mask, presence)
 
 
 def words_of(prompt: Prompt) -> str:

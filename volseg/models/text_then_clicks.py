@@ -157,7 +157,7 @@ def _settled(first: ObjectMask, corrected: ObjectMask, item: PromptedObject) -> 
         settled |= touched[block]
         mask[block] = before | settled if prompt.positive else before & ~settled
     presence = max(first.presence or 0.0, corrected.presence or 0.0)
-    return ObjectMask.of(first.object_id, grid, mask, presence, owned=True)
+    return ObjectMask.of(first.object_id, grid, mask, presence)
 
 
 def _around(touched: NDArray[np.bool_], grid: Grid) -> tuple[slice, slice, slice]:

@@ -25,7 +25,7 @@ def change_to_json(base: ObjectMask | None, mask: ObjectMask) -> dict[str, Any]:
     bits = zlib.compress(np.packbits(change.block).tobytes(), level=LEVEL)
     return {
         "start": [int(n) for n in change.start_ijk],
-        "shape": list(change.block.shape),
+        "shape": list(change.shape),
         "bits": base64.b64encode(bits).decode("ascii"),
     }
 
@@ -60,13 +60,13 @@ def change_from_json(
 
 def _joined(one: ObjectMask, other: ObjectMask) -> tuple[NDArray[np.bool_], float | None, tuple[int, int, int]]:
     """Voxels that are in one of the two only: the block around both, a presence, and the block's first voxel."""
-    parts = [mask for mask in (one, other) if mask.block.size]
+    parts = [mask for mask in (one, other) if mask.size]
     if not parts:
         return np.zeros((0, 0, 0), dtype=bool), None, (0, 0, 0)
     start = np.min([mask.start_ijk for mask in parts], axis=0)
-    stop = np.max([np.add(mask.start_ijk, mask.block.shape) for mask in parts], axis=0)
+    stop = np.max([np.add(mask.start_ijk, mask.shape) for mask in parts], axis=0)
     block = np.zeros(stop - start, dtype=bool)
     for mask in parts:
         first = np.subtract(mask.start_ijk, start)
-        block[tuple(slice(a, a + n) for a, n in zip(first, mask.block.shape, strict=True))] ^= mask.block
+        block[tuple(slice(a, a + n) for a, n in zip(first, mask.shape, strict=True))] ^= mask.block
     return block, None, (int(start[0]), int(start[1]), int(start[2]))

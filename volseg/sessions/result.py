@@ -46,9 +46,8 @@ class ObjectResult:
         cls, mask: ObjectMask, seconds: float, *, exact: bool, settings: tuple[tuple[str, str], ...] = ()
     ) -> ObjectResult:
         """Packs a mask."""
-        i, j, k = mask.block.shape
         bits = zlib.compress(np.packbits(mask.block).tobytes(), level=LEVEL)
-        return cls(mask.object_id, mask.grid, mask.start_ijk, (i, j, k), bits, mask.presence, seconds, exact, settings)
+        return cls(mask.object_id, mask.grid, mask.start_ijk, mask.shape, bits, mask.presence, seconds, exact, settings)
 
     def mask(self) -> ObjectMask:
         """The mask again, bit for bit."""

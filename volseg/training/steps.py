@@ -277,8 +277,7 @@ def decode_prompts(
 
 
 def _memory(network: Sam2Network, features: FrameFeatures, output: FrameOutput, *, prompted: bool) -> Tensor:
-    flags = torch.full((len(features),), prompted, device=features.embedding.device)
-    return network.encode_memory(features, output.low_res_logits, output.object_score_logits, flags)
+    return network.encode_memory(features, output.low_res_logits, output.object_score_logits, prompted=prompted)
 
 
 def _same_for_all(values: range | list[int], rows: int, device: torch.device) -> Tensor:

@@ -31,11 +31,11 @@ def layered(grid: Grid, masks: Sequence[ObjectMask], labels: Sequence[Label], pr
         while len(layers) <= wanted:
             layers.append(np.zeros(grid.shape, dtype=dtype, order="F"))
         order = [wanted, *(index for index in range(len(layers)) if index != wanted)]
-        free = (index for index in order if not layers[index][mask.slices][mask.block].any())
+        free = (index for index in order if not mask.overlaps(layers[index]))
         index = next(free, len(layers))
         if index == len(layers):
             layers.append(np.zeros(grid.shape, dtype=dtype, order="F"))
-        layers[index][mask.slices][mask.block] = label.value
+        mask.write(layers[index], label.value)
         placed.append(replace(label, layer=index))
     used = sorted({label.layer for label in placed}) or [0]
     renumbered = tuple(replace(label, layer=used.index(label.layer)) for label in placed)

@@ -213,7 +213,7 @@ def _mask(path: Path, label: Label, contours: list[_Contour], grid: Grid) -> Obj
         logger.warning("%s: %s reaches beyond the image; that part is left out", path.name, label.name)
     start = [0, 0, 0]
     start[axis] = low
-    return ObjectMask.of(label.value, grid, block, label.presence, (start[0], start[1], start[2]), owned=True)
+    return ObjectMask.of(label.value, grid, block, label.presence, (start[0], start[1], start[2]))
 
 
 def _label(item: Any, number: int, name: str, contour: Any, code: Any) -> Label:

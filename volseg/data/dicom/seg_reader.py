@@ -156,7 +156,7 @@ def _objects(path: Path, dataset: Any, grid: Grid, places: list[int]) -> tuple[l
         block = np.zeros((*grid.shape[:2], high - low + 1), dtype=bool, order="F")
         for k, plane in found.items():
             block[..., k - low] = plane.T
-        masks.append(ObjectMask.of(label.value, grid, block, label.presence, (0, 0, low), owned=True))
+        masks.append(ObjectMask.of(label.value, grid, block, label.presence, (0, 0, low)))
         found.clear()
     return masks, values
 

@@ -71,7 +71,7 @@ class Refiner:
             places = np.argwhere(inside) + start
             first, last = np.minimum(first, places.min(axis=0)), np.maximum(last, places.max(axis=0))
         return ObjectMask.of(
-            draft.object_id, grid, inside, draft.presence, (int(start[0]), int(start[1]), int(start[2])), owned=True
+            draft.object_id, grid, inside, draft.presence, (int(start[0]), int(start[1]), int(start[2]))
         )
 
     @torch.inference_mode()
@@ -93,7 +93,7 @@ def _corners(draft: ObjectMask, prompts: Sequence[Prompt]) -> tuple[NDArray[np.i
     ends = [(one.min(axis=0), one.max(axis=0)) for one in places if len(one)]
     if draft.voxels:
         start = np.array(draft.start_ijk)
-        ends.append((start, start + draft.block.shape - 1))
+        ends.append((start, start + draft.shape - 1))
     if not ends:
         return None
     return np.min([low for low, _ in ends], axis=0), np.max([high for _, high in ends], axis=0)

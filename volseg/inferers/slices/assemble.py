@@ -63,7 +63,7 @@ def assemble(object_id: int, grid: Grid, planes: Sequence[PlaneLogits]) -> Objec
         block, start = _thresholded(seen[0])
     else:
         block, start = _fused(planes, grid)
-    return ObjectMask.of(object_id, grid, block, presence, start, owned=True)
+    return ObjectMask.of(object_id, grid, block, presence, start)
 
 
 def _thresholded(plane: PlaneLogits) -> tuple[NDArray[np.bool_], tuple[int, int, int]]:

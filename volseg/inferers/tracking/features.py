@@ -153,12 +153,11 @@ class FeatureCache:
         file = self._file(frame)
         if file is None:
             return
-        tensors = {"level0": features.level0, "level1": features.level1, "embedding": features.embedding}
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             handle, temporary = tempfile.mkstemp(dir=file.parent, suffix=".part")
             os.close(handle)
-            save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, temporary)
+            save_file({name: tensor.contiguous().cpu() for name, tensor in features.tensors().items()}, temporary)
             Path(temporary).replace(file)
         except OSError as error:
             logger.warning("cannot write the cached features %s (%s); going on without", file, error)

@@ -221,8 +221,7 @@ class Tracker:
                 mask_logits = output.low_res_logits
             if points_xy.shape[1]:
                 output = network.decode(rows, points_xy=points_xy, labels=labels, mask_logits=mask_logits)
-            every = torch.ones(len(prompts), dtype=torch.bool, device=device)
-            memory = network.encode_memory(rows, output.low_res_logits, output.object_score_logits, every).cpu()
+            memory = network.encode_memory(rows, output.low_res_logits, output.object_score_logits, prompted=True).cpu()
         results = self._results(output)
         return [
             PromptedFrame(one, result, row.clone()) for one, result, row in zip(prompts, results, memory, strict=True)
@@ -261,9 +260,8 @@ class Tracker:
                     conditioned = self.network.condition_on_memory(rows_features, self._memories(chunk))
                     carried, known = self._carried(chunk)
                     output = self._decode(rows_features, conditioned, carried, known)
-                    nobody = torch.zeros(len(chunk), dtype=torch.bool, device=self.network.device)
                     memory = self.network.encode_memory(
-                        rows_features, output.low_res_logits, output.object_score_logits, nobody
+                        rows_features, output.low_res_logits, output.object_score_logits, prompted=False
                     )
                 for index, (row, frame, result) in enumerate(zip(chunk, at, self._results(output), strict=True)):
                     row.record(result, memory[index], output.object_pointer[index])
@@ -337,8 +335,8 @@ class Tracker:
         logits = self._kept_logits(result)
         score = torch.tensor([[result.score]], device=device)
         with self.network.inference():
-            prompted = torch.zeros(1, dtype=torch.bool, device=device)
-            return self.network.encode_memory(self.source.features([frame]), logits[None, None], score, prompted)[0]
+            features = self.source.features([frame])
+            return self.network.encode_memory(features, logits[None, None], score, prompted=False)[0]
 
     def _results(self, output: FrameOutput) -> list[FrameResult]:
         """What is kept of each row, on the CPU."""

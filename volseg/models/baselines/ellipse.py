@@ -65,7 +65,7 @@ class EllipseInBox(Model):
         for box in item.prompts:
             if isinstance(box, Box):
                 mask |= self._filled(box, grid)
-        return ObjectMask.of(item.object_id, grid, mask, owned=True)
+        return ObjectMask.of(item.object_id, grid, mask)
 
     def _filled(self, box: Box, grid: Grid) -> NDArray[np.bool_]:
         low, high = (np.array(end, dtype=np.float64) for end in box.bounds_ijk(grid))  # high is one past the last

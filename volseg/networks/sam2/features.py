@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -17,11 +17,14 @@ class FrameFeatures:
         level0: ``[N, width / 8, S / 4, S / 4]``, finest features for the mask decoder.
         level1: ``[N, width / 4, S / 8, S / 8]``.
         embedding: ``[N, width, S / 16, S / 16]``, the image embedding.
+        looked: ``[N, S / 16 * S / 16, width]``, the embedding after its first look at itself, before any memory is read
+            (see `memory_attention.first_look`); None while training.
     """
 
     level0: Tensor
     level1: Tensor
     embedding: Tensor
+    looked: Tensor | None = None
 
     def __len__(self) -> int:
         """The number of frames (or rows)."""
@@ -30,33 +33,37 @@ class FrameFeatures:
     @property
     def nbytes(self) -> int:
         """Bytes the tensors take."""
-        return sum(tensor.numel() * tensor.element_size() for tensor in self._tensors())
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors().values())
 
     def rows(self, frame_of_row: Sequence[int]) -> FrameFeatures:
         """The features of frame ``frame_of_row[r]`` for every row; rows that share one frame share its memory."""
         if len(set(frame_of_row)) == 1:
             only, count = frame_of_row[0], len(frame_of_row)
-            return FrameFeatures(*(tensor[only : only + 1].expand(count, -1, -1, -1) for tensor in self._tensors()))
+            return self._each(lambda tensor: tensor[only : only + 1].expand(count, *tensor.shape[1:]))
         if list(frame_of_row) == list(range(len(self))):
             return self
         index = torch.tensor(list(frame_of_row), device=self.embedding.device)
-        return FrameFeatures(*(tensor.index_select(0, index) for tensor in self._tensors()))
+        return self._each(lambda tensor: tensor.index_select(0, index))
 
     def to(self, device: torch.device | str) -> FrameFeatures:
         """The same features on another device."""
-        return FrameFeatures(*(tensor.to(device, non_blocking=True) for tensor in self._tensors()))
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     @staticmethod
     def concatenate(parts: Sequence[FrameFeatures]) -> FrameFeatures:
         """Stacks frames of several features in order."""
         if len(parts) == 1:
             return parts[0]
-        return FrameFeatures(
-            *(torch.cat(tensors) for tensors in zip(*(part._tensors() for part in parts), strict=True))
-        )
+        several = [part.tensors() for part in parts]
+        return FrameFeatures(**{name: torch.cat([one[name] for one in several]) for name in several[0]})
 
-    def _tensors(self) -> tuple[Tensor, ...]:
-        return tuple(getattr(self, field.name) for field in fields(self))
+    def tensors(self) -> dict[str, Tensor]:
+        """What there is, by name."""
+        named = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return {name: tensor for name, tensor in named if tensor is not None}
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> FrameFeatures:
+        return FrameFeatures(**{name: change(tensor) for name, tensor in self.tensors().items()})
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,16 +1,18 @@
 """How rows read their memories: transformers' ``Sam2VideoMemoryAttention`` outside training, in less time.
 
-The weights and the result (but for rounding) are the same. Three things make it faster:
+The weights and the result (but for rounding) are the same. Four things make it faster:
 
 - A softmax sums to one, so that values may be projected after the sum over keys instead of before: attention adds up
   memory tokens of 64 channels, not values of the embedding's width, and projects one token a pixel, not all of them.
 - Rotary positions repeat with every memory, so keys are rotated as ``[memories, pixels]`` without repeating the angles;
   on a CPU in place, as complex numbers.
+- What a frame sees of itself before it reads memories is the same for all objects and passes, and is kept with it.
 - On a CPU, rows read one after the other, in blocks of keys that stay in the caches. A wide call is slower there.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,15 +24,61 @@ CPU_QUERIES, CPU_KEYS = 256, 2560
 conditioning frame and their pointers are one block."""
 
 
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Where the pixels of an image embedding are; the same for all frames.
+
+    Attributes:
+        image: ``[1, P, width]``, added to an embedding before it is looked at.
+        cos: ``[P, width / 2]`` of the angles by which queries and keys turn.
+        sin: the same.
+        memory: ``[P, 64]``, added to a spatial memory where it is a key.
+    """
+
+    image: Tensor
+    cos: Tensor
+    sin: Tensor
+    memory: Tensor
+
+    @classmethod
+    def of(cls, attention: Any, image_position: Tensor, memory_position: Tensor) -> Places:
+        """Those of a ``Sam2VideoMemoryAttention`` and sine positions ``[1, channels, H, W]``."""
+        image, memory = (one.flatten(2).transpose(1, 2).contiguous() for one in (image_position, memory_position))
+        cos, sin = (one[0, :, ::2].contiguous() for one in attention.rotary_emb(image, attention.position_ids))
+        return cls(0.1 * image, cos, sin, memory[0])
+
+
+def first_look(attention: Any, image: Tensor, places: Places) -> Tensor:
+    """What frames see of themselves before they read any memory.
+
+    Args:
+        attention: transformers' ``Sam2VideoMemoryAttention``, with one head as in all SAM 2 models.
+        image: ``[N, P, width]``, the image embedding of each frame.
+        places: of the pixels.
+
+    Returns:
+        ``[N, P, width]``.
+    """
+    return _own_look(attention.layers[0], image + places.image, places)
+
+
+def _own_look(layer: Any, image: Tensor, places: Places) -> Tensor:
+    own = layer.layer_norm1(image)
+    look = layer.self_attn
+    query, key = (rotated(projection(own), places.cos, places.sin) for projection in (look.q_proj, look.k_proj))
+    result: Tensor = image + look.o_proj(attend(query, key, look.v_proj(own)))
+    return result
+
+
 def read_memories(
-    attention: Any, image: Tensor, image_position: Tensor, tokens: Tensor, positions: Tensor, pointer_tokens: int
+    attention: Any, looked: Tensor, places: Places, tokens: Tensor, positions: Tensor, pointer_tokens: int
 ) -> Tensor:
     """Lets rows read their memories.
 
     Args:
         attention: transformers' ``Sam2VideoMemoryAttention``, with one head as in all SAM 2 models.
-        image: ``[R, P, width]``, the image embedding of each row.
-        image_position: ``[1, P, width]``.
+        looked: ``[R, P, width]``, what `first_look` gave for the frame of each row.
+        places: of the pixels.
         tokens: ``[R, L, 64]`` of the memories, object pointers last.
         positions: ``[R, L, 64]``.
         pointer_tokens: how many tokens (the last) belong to pointers; they have no place in the image.
@@ -38,15 +86,11 @@ def read_memories(
     Returns:
         ``[R, P, width]``.
     """
-    angles: tuple[Tensor, Tensor] = attention.rotary_emb(image, attention.position_ids)
-    cos, sin = angles[0][0, :, ::2], angles[1][0, :, ::2]
+    image, cos, sin = looked, places.cos, places.sin
     placed = tokens + positions
-    image = image + 0.1 * image_position
-    for layer in attention.layers:
-        own = layer.layer_norm1(image)
-        look = layer.self_attn
-        query, key = (rotated(projection(own), cos, sin) for projection in (look.q_proj, look.k_proj))
-        image = image + look.o_proj(attend(query, key, look.v_proj(own)))
+    for number, layer in enumerate(attention.layers):
+        if number:
+            image = _own_look(layer, image, places)
         look = layer.cross_attn_image
         query = rotated(look.q_proj(layer.layer_norm2(image)), cos, sin)
         key = rotated(look.k_proj(placed), cos, sin, unplaced=pointer_tokens)

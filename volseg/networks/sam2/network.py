@@ -19,7 +19,9 @@ from volseg.errors import ModelError
 from volseg.networks.sam2.config import MEMORY_CHANNELS, Sam2Spec, Sam2Variant, Sam2Version, transformers_config
 from volseg.networks.sam2.features import FrameFeatures, FrameOutput, MemoryRows
 from volseg.networks.sam2.initialise import initialise
-from volseg.networks.sam2.memory_attention import read_memories
+from volseg.networks.sam2.mask_decoder import decode_masks
+from volseg.networks.sam2.memory_attention import Places, first_look, read_memories
+from volseg.networks.sam2.memory_encoder import write_memories
 from volseg.networks.sam2.nano import ConvVisionEncoder
 from volseg.networks.sam2.prompt_map import draw_prompts
 
@@ -62,11 +64,12 @@ class Sam2Network(nn.Module):
             self._load(state_dict)
         self.requires_grad_(True)
         self.eval()
-        self._read_memories = read_memories
+        self._places_on: dict[torch.device, Places] = {}
+        self._read_memories, self._write_memories = read_memories, write_memories
         if compile_parts:
             self.model.vision_encoder.compile()
             self._read_memories = torch.compile(read_memories, dynamic=True)
-            self.model.memory_encoder.compile()
+            self._write_memories = torch.compile(write_memories, dynamic=True)
 
     def _load(self, state_dict: Mapping[str, Tensor]) -> None:
         from volseg.networks.sam2.layouts import describe_mismatch
@@ -107,29 +110,47 @@ class Sam2Network(nn.Module):
             )
         level0, level1, embedding = self.model.vision_encoder(pixel_values).fpn_hidden_states
         decoder = self.model.mask_decoder
-        return FrameFeatures(decoder.conv_s0(level0), decoder.conv_s1(level1), embedding)
+        looked = None if self.training else self._first_look(embedding)
+        return FrameFeatures(decoder.conv_s0(level0), decoder.conv_s1(level1), embedding, looked)
+
+    def _first_look(self, embedding: Tensor) -> Tensor:
+        image = embedding.flatten(2).transpose(1, 2)
+        return first_look(self.model.memory_attention, image, self._places())
+
+    def _places(self) -> Places:
+        """Computed once for each device, so that networks can move."""
+        found = self._places_on.get(self.device)
+        if found is None:
+            # Training may use them after inference has made them.
+            with torch.inference_mode(False), torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+                side, model = self.spec.embedding_size, self.model
+                image, memory = (
+                    encoding(torch.Size((1, channels, side, side)), self.device, torch.float32)
+                    for encoding, channels in (
+                        (model.vision_encoder.neck.position_encoding, self.spec.width),
+                        (model.memory_encoder.position_encoding, MEMORY_CHANNELS),
+                    )
+                )
+                found = self._places_on[self.device] = Places.of(model.memory_attention, image, memory)
+        return found
 
     def condition_on_memory(self, features: FrameFeatures, memories: MemoryRows) -> Tensor:
         """The image embedding of each row, after it has read its memories: ``[R, width, S / 16, S / 16]``."""
         rows, width, height, breadth = features.embedding.shape
         model = self.model
-        image = features.embedding.flatten(2).transpose(1, 2)
-        image_position = model.vision_encoder.neck.position_encoding(
-            torch.Size((1, width, height, breadth)), image.device, torch.float32
-        )
-        image_position = image_position.flatten(2).transpose(1, 2)
         memory, position, pointer_tokens = self._memory_tokens(memories)
         if self.training:
+            image = features.embedding.flatten(2).transpose(1, 2) + self._places().image
             conditioned = model.memory_attention(
                 current_vision_features=image.transpose(0, 1),
-                current_vision_position_embeddings=image_position.transpose(0, 1),
                 memory=memory.transpose(0, 1),
                 memory_posision_embeddings=position.transpose(0, 1),
                 num_object_pointer_tokens=pointer_tokens,
             ).reshape(rows, height * breadth, width)
         else:
+            looked = self._first_look(features.embedding) if features.looked is None else features.looked
             conditioned = self._read_memories(
-                model.memory_attention, image, image_position, memory, position, pointer_tokens
+                model.memory_attention, looked, self._places(), memory, position, pointer_tokens
             )
         result: Tensor = conditioned.transpose(1, 2).reshape(rows, width, height, breadth)
         return result
@@ -138,9 +159,7 @@ class Sam2Network(nn.Module):
         """All memory tokens ``[R, L, 64]``, their positions alike, and how many of them (the last) are pointers."""
         model = self.model
         rows, frames = memories.offsets.shape
-        side = self.spec.embedding_size
-        shape = torch.Size((1, MEMORY_CHANNELS, side, side))
-        where = model.memory_encoder.position_encoding(shape, self.device, torch.float32).flatten(2).transpose(1, 2)
+        where = self._places().memory[None]
         # offset 0 (a conditioning frame) wraps around to the last entry, as in both reference implementations
         when = model.memory_temporal_positional_encoding[memories.offsets - 1].reshape(rows, frames, 1, MEMORY_CHANNELS)
         dtype = model.no_memory_embedding.dtype
@@ -209,16 +228,15 @@ class Sam2Network(nn.Module):
             input_masks=mask_logits,
         )
         position = model.get_image_wide_positional_embeddings()
-        candidates, candidate_iou, tokens, score = model.mask_decoder(
-            image_embeddings=conditioned,
-            image_positional_embeddings=position.expand(rows, -1, -1, -1),
-            sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=dense,
-            multimask_output=multimask,
-            high_resolution_features=[features.level0, features.level1],
+        candidates, candidate_iou, tokens, score = decode_masks(
+            model.mask_decoder,
+            (conditioned + dense).flatten(2).transpose(1, 2),
+            position.flatten(2).transpose(1, 2),
+            sparse[:, 0],
+            (features.level0, features.level1),
+            multimask,
         )
-        candidates, candidate_iou, tokens = candidates[:, 0].float(), candidate_iou[:, 0].float(), tokens[:, 0]
-        score = score[:, 0].float()
+        candidates, candidate_iou, score = candidates.float(), candidate_iou.float(), score.float()
         if known is not None:
             score = torch.where(known[:, None], score.clamp(min=KNOWN_SCORE), score)
         best = candidate_iou.argmax(dim=-1)
@@ -267,7 +285,7 @@ class Sam2Network(nn.Module):
         )
 
     def encode_memory(
-        self, features: FrameFeatures, low_res_logits: Tensor, object_score_logits: Tensor, prompted: Tensor
+        self, features: FrameFeatures, low_res_logits: Tensor, object_score_logits: Tensor, *, prompted: bool
     ) -> Tensor:
         """Turns masks into spatial memories.
 
@@ -275,17 +293,15 @@ class Sam2Network(nn.Module):
             features: one frame for each row.
             low_res_logits: ``[R, 1, S / 4, S / 4]``.
             object_score_logits: ``[R, 1]``.
-            prompted: ``[R]`` bool: the frame was prompted, so that its mask is made binary (not while training).
+            prompted: the rows' frames were prompted, so that their masks are made binary (not while training).
 
         Returns:
             ``[R, S / 16 * S / 16, 64]``; bfloat16 outside training, as both reference implementations store it.
         """
         side = self.spec.image_size
         logits = functional.interpolate(low_res_logits.float(), (side, side), mode="bilinear", align_corners=False)
-        mask = logits.sigmoid()
-        if not self.training:
-            mask = torch.where(prompted[:, None, None, None], (logits > 0).to(mask.dtype), mask)
-        encoded, _ = self.model.memory_encoder(features.embedding, mask * MEMORY_SCALE + MEMORY_BIAS)
+        mask = (logits > 0).to(logits.dtype) if prompted and not self.training else logits.sigmoid()
+        encoded = self._write_memories(self.model.memory_encoder, features.embedding, mask * MEMORY_SCALE + MEMORY_BIAS)
         if self.spec.version is Sam2Version.V2_1:
             absent = (object_score_logits <= 0).to(encoded.dtype)
             encoded = encoded + (absent * self.model.occlusion_spatial_embedding_parameter)[..., None, None]

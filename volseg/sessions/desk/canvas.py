@@ -54,7 +54,7 @@ class LabelCanvas:
         else:
             changed = {number for number in {*old, *masks} if old.get(number) is not masks.get(number)}
             touched = [mask for source in (old, masks) for number, mask in source.items() if number in changed]
-        blocks = [mask.slices for mask in touched if mask.block.size]
+        blocks = [mask.slices for mask in touched if mask.size]
         if blocks:
             self.repaint(
                 tuple(
@@ -95,7 +95,7 @@ class LabelCanvas:
         for number, mask in order:
             here, inside = _overlap(region, mask)
             if here is not None:
-                np.copyto(part[here], part.dtype.type(number), where=mask.block[inside])
+                np.copyto(part[here], part.dtype.type(number), where=mask.part(inside))
 
     def _make_room(self, largest: int) -> None:
         dtype = smallest_dtype(largest)
@@ -126,10 +126,10 @@ def merge_preview(known: ObjectMask | None, growing: ObjectMask, axis: int | Non
     Returns:
         The new mask on the slices it has reached, the known one on the others.
     """
-    if known is None or axis is None or not known.block.size or not growing.block.size:
+    if known is None or axis is None or not known.size or not growing.size:
         return growing
     start = np.minimum(known.start_ijk, growing.start_ijk)
-    stop = np.maximum(np.add(known.start_ijk, known.block.shape), np.add(growing.start_ijk, growing.block.shape))
+    stop = np.maximum(np.add(known.start_ijk, known.shape), np.add(growing.start_ijk, growing.shape))
     block = np.zeros(stop - start, dtype=bool)
     block[_within(known, start)] = known.block
     reached = [slice(None)] * 3

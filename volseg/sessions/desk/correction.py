@@ -39,7 +39,7 @@ def correction_prompts(
     axis = int(np.ptp(painted, axis=0).argmin())
     start, stop = painted.min(axis=0), painted.max(axis=0) + 1
     for other in set(range(3)) - {axis}:
-        if mask.block.size:
+        if mask.size:
             start[other] = min(start[other], mask.slices[other].start)
             stop[other] = max(stop[other], mask.slices[other].stop)
     old = _part(mask, start, stop)
@@ -64,10 +64,10 @@ def correction_prompts(
 
 def painted_mask(mask: ObjectMask, added_ijk: NDArray[np.int64], removed_ijk: NDArray[np.int64]) -> ObjectMask:
     """The mask with a stroke in it, to be seen until the model has answered."""
-    start, stop = np.array(mask.start_ijk), np.add(mask.start_ijk, mask.block.shape)
+    start, stop = np.array(mask.start_ijk), np.add(mask.start_ijk, mask.shape)
     if len(added_ijk):
         low, high = added_ijk.min(axis=0), added_ijk.max(axis=0) + 1
-        start, stop = (np.minimum(start, low), np.maximum(stop, high)) if mask.block.size else (low, high)
+        start, stop = (np.minimum(start, low), np.maximum(stop, high)) if mask.size else (low, high)
     block = _part(mask, start, stop)
     block[tuple((added_ijk - start).T)] = True
     inside = ((removed_ijk >= start) & (removed_ijk < stop)).all(axis=1)
@@ -85,5 +85,5 @@ def _part(mask: ObjectMask, start: NDArray[np.int64], stop: NDArray[np.int64]) -
             return part
         here.append(slice(low - first, high - first))
         inside.append(slice(low - block.start, high - block.start))
-    part[tuple(here)] = mask.block[tuple(inside)]
+    part[tuple(here)] = mask.part(tuple(inside))
     return part

@@ -350,8 +350,8 @@ class Desk:
 
         def partial(mask: ObjectMask) -> None:
             nonlocal growth_axis, shown
-            if not shown and mask.block.size and min(mask.block.shape) == 1:
-                growth_axis = mask.block.shape.index(1)
+            if not shown and mask.size and min(mask.shape) == 1:
+                growth_axis = mask.shape.index(1)
             shown = True
             if self._picture is not None and session.key(object_id) == key:
                 self._tell(self._picture.paint_growing(merge_preview(before, mask, growth_axis)))

@@ -134,7 +134,7 @@ def save_drafts(path: Path, drafts: Sequence[Draft], grid: Grid) -> None:
                     "ids": list(draft.ids),
                     "prompts": PromptSet.of(grid, draft.prompts).to_json(),
                     "start": list(draft.mask.start_ijk),
-                    "shape": list(draft.mask.block.shape),
+                    "shape": list(draft.mask.shape),
                 }
                 for draft in drafts
             ]
