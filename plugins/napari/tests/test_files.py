@@ -81,6 +81,28 @@ def test_a_dicom_folder_becomes_a_layer(tmp_path):
     assert dicom_reader([str(tmp_path / "series")]) is None
 
 
+def test_a_name_that_was_typed_without_an_ending_gets_that_of_the_chosen_format(tmp_path):
+    from importlib import import_module
+
+    from npe2 import PluginManifest
+
+    contributions = PluginManifest.from_distribution("napari-volseg").contributions
+    data, attributes, _ = Labels(np.pad(np.ones((1, 1, 1), dtype=int), 2) * 7, name="liver").as_layer_data_tuple()
+    endings = []
+    for writer in contributions.writers:
+        (command,) = (one for one in contributions.commands if one.id == writer.command)
+        module, name = command.python_name.split(":")
+        # As napari's dialog calls it: with the name as it was typed.
+        for typed in ("liver", "liver 1.5 mm"):
+            (path,) = getattr(import_module(module), name)(str(tmp_path / typed), data, attributes)
+            assert path == str(tmp_path / typed) + writer.filename_extensions[0]
+            assert (read_labelmap(path).array == 7).sum() == 1
+        typed = tmp_path / f"typed{writer.filename_extensions[-1]}"
+        assert getattr(import_module(module), name)(str(typed), data, attributes) == [str(typed)]
+        endings.append(writer.filename_extensions[0])
+    assert endings == [".nii.gz", ".seg.nrrd"]
+
+
 def test_the_sample_is_what_it_says():
     (data,) = phantom()
     layer = Layer.create(*data)

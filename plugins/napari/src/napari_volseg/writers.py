@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from napari_volseg.geometry import LayerVolume
 from napari_volseg.keys import FILE_AXCODES_KEY, LABELS_KEY
+
+
+def write_nifti(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
+    """Napari's hook for NIfTI: as ``write_label_layer``; a name without an ending gets .nii.gz."""
+    return write_label_layer(_with_ending(path, ".nii.gz"), data, attributes)
+
+
+def write_segments(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
+    """Napari's hook for .seg.nrrd files: as ``write_label_layer``; a name without an ending gets .seg.nrrd."""
+    return write_label_layer(_with_ending(path, ".seg.nrrd"), data, attributes)
 
 
 def write_label_layer(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
@@ -44,6 +55,13 @@ def write_label_layer(path: str, data: Any, attributes: dict[str, Any]) -> list[
     axcodes = metadata.get(FILE_AXCODES_KEY)
     write_labelmap(labelmap if axcodes is None else labelmap.reoriented(axcodes), path)
     return [path]
+
+
+def _with_ending(path: str, ending: str) -> str:
+    """The path; napari's dialog offers the layer's name and leaves it to the writer to add what its format needs."""
+    from volseg.data.formats import file_suffix
+
+    return path if file_suffix(Path(path)) else path + ending
 
 
 def _in_first_layer(label: Any) -> Any:
