@@ -65,14 +65,13 @@ class Refiner:
         for widening in range(self.settings.max_widenings + 1):
             lattice = choose_lattice(grid, first, last, self.settings, self.network.spec.multiple)
             inside = lattice.above_zero(self._logits(lattice, image, window, draft, prompts))
-            start = np.array([one.start for one in lattice.block])
+            i, j, k = (one.start for one in lattice.block)
+            answer = ObjectMask.of(draft.object_id, grid, inside, draft.presence, (i, j, k))
             if widening == self.settings.max_widenings or not _touches(lattice, inside):
                 break
-            places = np.argwhere(inside) + start
-            first, last = np.minimum(first, places.min(axis=0)), np.maximum(last, places.max(axis=0))
-        return ObjectMask.of(
-            draft.object_id, grid, inside, draft.presence, (int(start[0]), int(start[1]), int(start[2]))
-        )
+            first = np.minimum(first, answer.start_ijk)
+            last = np.maximum(last, np.add(answer.start_ijk, answer.shape) - 1)
+        return answer
 
     @torch.inference_mode()
     def _logits(
