@@ -71,32 +71,38 @@ class Asked:
 
 def images(data: Path) -> Iterator[Asked]:
     """All images, read when they are needed."""
-    config = read_text_config(NANO_CONFIG)
-    limbs = {"sarcoma_ct": "limb or trunk CT", "sarcoma_mr": "limb or trunk MR", "body_mr": "abdomen MR"}
-    for group, cases in split_groups(config, data, training=False):
-        name = group.source.group
-        for case in cases:
-            if name == CROPS:
-                yield Asked(CROPS, case.name, read(case.image, group.source.modality), IN_CROPS, ())
-            elif name in limbs:
-                yield Asked(limbs[name], case.name, read(case.image, group.source.modality), (), BRAIN)
+    yield from heads(data / "small" / "debian_colin27")
+    yield from patients(data)
     small = data / "small"
     for path in ("sct/t1w.nii.gz", "sct/t2.nii.gz"):
         # The brain stem may reach into a neck.
-        yield Asked(
-            "neck MR", path, read(small / path, Modality.MR), (), tuple(c for c in IN_HEADS if c != "brain_stem")
-        )
+        absent = tuple(one for one in BRAIN if one != "brain_stem")
+        yield Asked("neck MR", path, read(small / path, Modality.MR), (), absent)
     for path, kind in (("sub-ct_label-22_ct", Modality.CT), ("sub-mri_label-6_T2w", Modality.MR)):
         yield Asked(f"vertebra {kind}", path, read(small / f"tptbox/{path}.nii.gz", kind), (), BRAIN)
-    colin = small / "debian_colin27"
-    yield Asked("whole head MR", "Colin27", read(colin / "ch2.nii.gz", Modality.MR), IN_HEADS, ())
-    yield from blocks(colin)
+    yield from blocks(small / "debian_colin27")
+
+
+def heads(folder: Path) -> Iterator[Asked]:
+    """Whole heads; MNI152 where nilearn is installed, which carries it."""
+    yield Asked("whole head MR", "Colin27", read(folder / "ch2.nii.gz", Modality.MR), IN_HEADS, ())
     try:
         from nilearn.datasets import load_mni152_template
     except ImportError:
         return
-    template = load_mni152_template(resolution=1)
-    yield Asked("whole head MR", "MNI152", tensor(template), IN_HEADS, ())
+    yield Asked("whole head MR", "MNI152", tensor(load_mni152_template(resolution=1)), IN_HEADS, ())
+
+
+def patients(data: Path) -> Iterator[Asked]:
+    """Held-out patients."""
+    groups = {"sarcoma_ct": "limb or trunk CT", "sarcoma_mr": "limb or trunk MR", "body_mr": "abdomen MR"}
+    for group, cases in split_groups(read_text_config(NANO_CONFIG), data, training=False):
+        name, modality = group.source.group, group.source.modality
+        for case in cases:
+            if name == CROPS:
+                yield Asked(CROPS, case.name, read(case.image, modality), IN_CROPS, ())
+            elif name in groups:
+                yield Asked(groups[name], case.name, read(case.image, modality), (), BRAIN)
 
 
 def blocks(folder: Path) -> Iterator[Asked]:

@@ -12,6 +12,7 @@ import torch
 from monai.bundle import ConfigWorkflow
 from monai.data import MetaTensor
 
+from volseg.data.modality import Modality
 from volseg.errors import CapabilityError, ModelError
 from volseg.geometry import Grid
 from volseg.models.bundles.folders import carried_folder
@@ -102,6 +103,22 @@ def test_hippocampus_of_patients_never_trained_on(shared_data: Path) -> None:
     for part in ("hippocampus_anterior", "hippocampus_posterior"):
         assert table["hippocampus", part][0] >= 0.80
         assert table["hippocampus", part][1] == 16
+
+
+@pytest.mark.shared
+@pytest.mark.accept
+def test_a_leg_has_no_hippocampus(shared_data: Path) -> None:
+    from volseg.data import read_image
+
+    model = load_model("text-nano", device="cpu")
+    image = read_image(shared_data / "sts" / "STS_003" / "CT_image.nii.gz", modality=Modality.CT)
+    prompts = (PromptedObject(1, (Text("hippocampus"),)), PromptedObject(2, (Text("anterior hippocampus"),)))
+    with model.encode(image) as encoding:
+        result = model.segment(encoding, PromptSet(Grid.of(image), prompts))
+    for mask in result.masks:
+        assert mask.voxels == 0
+        assert mask.presence is not None
+        assert mask.presence < 0.5
 
 
 SETTINGS = """

@@ -294,6 +294,9 @@ def test_an_image_of_another_modality_is_taken_with_a_warning(caplog: pytest.Log
         for_mr.encode(blocks_image(), EncodeOptions(modality=Modality.CT))
     assert "made for MR" in caplog.text
     assert "CT (stated by the user)" in caplog.text
+    with caplog.at_level("WARNING"):
+        for_mr.encode(blocks_image(), EncodeOptions(modality=Modality.OTHER))
+    assert "is not known (stated by the user)" in caplog.text
 
 
 def test_parts_are_not_looked_for_where_their_whole_is_not() -> None:

@@ -29,6 +29,7 @@ h1{font-size:1.5rem;margin:0 0 .2rem}h2{font-size:1.15rem;margin:2rem 0 .5rem}
 .report a.absent{text-decoration:line-through}.report a.uncertain{border-bottom-style:dotted}
 table{border-collapse:collapse;width:100%;font-size:.92rem}
 th,td{text-align:left;padding:.35rem .6rem;border-bottom:1px solid #e3e7ed;vertical-align:top}
+td:first-child{white-space:nowrap}
 td.number{text-align:right;font-variant-numeric:tabular-nums}
 .dot{display:inline-block;width:.8em;height:.8em;border-radius:50%;margin-right:.4em}
 section{border:1px solid #d7dce4;border-radius:6px;padding:1rem;margin:1rem 0}

@@ -94,8 +94,15 @@ class ModelCard:
             modality: of an image.
             reason: why it is taken to be of it.
         """
-        if modality not in self.modalities:
-            made_for = " and ".join(sorted(self.modalities))
+        if modality in self.modalities:
+            return
+        made_for = " and ".join(sorted(self.modalities))
+        if modality is Modality.OTHER:
+            logger.warning(
+                "model %s was made for %s, and the modality of this image is not known (%s); say it if it is one",
+                self.name, made_for, reason,
+            )  # fmt: skip
+        else:
             logger.warning(
                 "model %s was made for %s, and this image is taken for %s (%s): what it finds or does not find there "
                 "counts for nothing",
