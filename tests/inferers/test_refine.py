@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 
 from volseg.data.object_mask import ObjectMask
 from volseg.geometry import Frame, Grid
-from volseg.inferers.refine.channels import intensity_channels, prompt_channels, show_image, show_mask
+from volseg.inferers.refine.channels import (
+    intensity_channels,
+    likeness_channels,
+    prompt_channels,
+    show_image,
+    show_mask,
+)
 from volseg.inferers.refine.lattice import Lattice, choose_lattice
 from volseg.inferers.refine.refiner import Refiner
 from volseg.inferers.refine.settings import RefineSettings
@@ -209,6 +215,29 @@ def test_intensities_are_compared_with_those_of_the_draft() -> None:
     assert float(relative[7, 0, 0]) == -2  # cut off at four standard deviations
 
 
+def test_places_like_a_clicked_one_are_told() -> None:
+    image = torch.zeros(GRID.shape)
+    image[10:30, 10:30, 5:15] = 1.0
+    image[30:35] = 0.95
+    said = prompt_channels(whole_lattice(), [Point((20, 20, 10), Frame.IJK), Point((2, 2, 2), Frame.IJK, False)])
+    inside, outside = likeness_channels(image, said[:2]).numpy()
+    assert inside[20, 20, 10] == outside[2, 2, 2] == 1
+    assert inside[26, 20, 10] == pytest.approx(np.exp(-6 / 16))
+    assert inside[32, 20, 10] == pytest.approx(np.exp(-12 / 16 - 0.5), abs=1e-4)  # nearly as bright
+    assert inside[20, 20, 2] < 1e-4  # as near, but dark
+    assert outside[2, 2, 12] == pytest.approx(np.exp(-10 / 16))
+    assert outside[20, 20, 10] < 1e-4
+    assert not likeness_channels(image, torch.zeros(2, *GRID.shape)).any()
+
+
+def test_every_click_of_many_has_its_likeness() -> None:
+    image = torch.linspace(0, 1, GRID.shape[0])[:, None, None].expand(GRID.shape).contiguous()
+    clicks = [Point((float(i), 18.0, 10.0), Frame.IJK) for i in (5, 20, 35)]
+    inside = likeness_channels(image, prompt_channels(whole_lattice(), clicks)[:2])[0]
+    assert all(inside[i, 18, 10] == 1 for i in (5, 20, 35))
+    assert float(inside[12, 18, 10]) < 0.2
+
+
 def bright_ball(radius_mm: float = 14.0) -> tuple[np.ndarray, torch.Tensor]:
     mask = ball(GRID, (20.0, 17.0, 10.0), radius_mm)
     return mask, torch.from_numpy(mask.astype(np.float32))
@@ -257,6 +286,17 @@ def test_the_draft_counts_where_nobody_clicked() -> None:
     taken = Refiner(unsure, RefineSettings(trust=1.0)).refine(image, WINDOW, draft, [click]).full()
     assert not taken[34, 8, 8]
     assert taken[20, 17, 10]
+
+
+def test_corrections_leave_more_as_it_is_than_first_looks() -> None:
+    mask, image = bright_ball(8.0)
+    far = ball(GRID, (34.0, 8.0, 10.0), 4.0)
+    draft = ObjectMask.of(1, GRID, mask | far)
+    against = Threshold(lambda channels: channels[:, Channel.IMAGE, None])  # logits of -2 and 2
+    refiner = Refiner(against, RefineSettings(trust=1.0, settled=8.0))
+    click = Point((20, 17, 10), Frame.IJK)
+    assert not refiner.refine(image, WINDOW, draft, [click]).full()[34, 8, 10]
+    assert refiner.refine(image, WINDOW, draft, [click], correcting=True).full()[34, 8, 10]
 
 
 def test_an_object_at_the_border_of_the_image_is_kept_whole() -> None:

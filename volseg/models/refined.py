@@ -141,12 +141,15 @@ class RefinedModel(Model):
         _remember(known, opening, mask)
         for count in range(1, len(corrections) + 1):
             said = (*opening, *corrections[:count])
-            mask = known[said] if said in known else self._look(encoding, mask, said)
+            mask = known[said] if said in known else self._look(encoding, mask, said, correcting=True)
             _remember(known, said, mask)
         return mask
 
-    def _look(self, encoding: RefinedEncoding, mask: ObjectMask, said: Sequence[Prompt]) -> ObjectMask:
-        return self.refiner.refine(encoding.image[0], encoding.drafts.slices.window, mask, said)
+    def _look(
+        self, encoding: RefinedEncoding, mask: ObjectMask, said: Sequence[Prompt], *, correcting: bool = False
+    ) -> ObjectMask:
+        window = encoding.drafts.slices.window
+        return self.refiner.refine(encoding.image[0], window, mask, said, correcting=correcting)
 
 
 def opening_and_corrections(prompts: Sequence[Prompt]) -> tuple[tuple[Prompt, ...], tuple[Prompt, ...]]:

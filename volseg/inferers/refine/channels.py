@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import avg_pool3d, max_pool3d
 
 from volseg.data.object_mask import ObjectMask
 from volseg.inferers.refine.lattice import Lattice
@@ -27,6 +28,14 @@ RELATIVE_LIMIT = 4.0
 """Relative intensities are cut off here, in standard deviations."""
 LEAST_SPREAD = 0.02
 """Standard deviation of the intensities inside of the draft, in units of the window, at least."""
+LIKENESS = 0.1
+"""Difference of intensities, in units of the window, at which a place counts 1 / e as much like a clicked one."""
+LIKENESS_REACH = 16.0
+"""Samples from a click at which its likeness has faded to 1 / e."""
+SETTLED_REACH = 16.0
+"""Samples from a click at which the draft's own word has lost 1 / e of its weight."""
+MAX_LIKENED = 48
+"""Clicks, or places along scribbles, that others are compared with."""
 LEAST_INSIDE = 4.0
 """With fewer samples inside of the draft, all of the block tells the intensities to compare with."""
 
@@ -106,6 +115,30 @@ def prompt_channels(lattice: Lattice, prompts: Sequence[Prompt]) -> Tensor:
     return result
 
 
+def likeness_channels(image: Tensor, clicked: Tensor) -> Tensor:
+    """`Channel.LIKE_INSIDE` and `Channel.LIKE_OUTSIDE`, [2, A, B, C]: where a click might hold, too.
+
+    Args:
+        image: [A, B, C] in units of the window.
+        clicked: [2, A, B, C], the bumps of `Channel.INSIDE` and `Channel.OUTSIDE`; their peaks are the clicks.
+    """
+    result = torch.zeros_like(clicked)
+    if not bool(clicked.any()):
+        return result
+    smooth = avg_pool3d(image[None], 3, 1, 1, count_include_pad=False)[0]
+    axes = [torch.arange(n, dtype=torch.float32) for n in image.shape]
+    peaks = clicked == max_pool3d(clicked[None], 3, 1, 1)[0]
+    for channel, found in zip(result, peaks & (clicked > POINT_PEAK / 2), strict=True):
+        places = torch.nonzero(found)
+        step = -(-len(places) // MAX_LIKENED) or 1
+        for x, y, z in places[::step].tolist():
+            a, b, c = ((axis - n).square() for axis, n in zip(axes, (x, y, z), strict=True))
+            far = (a[:, None, None] + b[None, :, None] + c[None, None, :]).sqrt() / LIKENESS_REACH
+            unlike = (smooth - smooth[x, y, z]).abs() / LIKENESS
+            torch.maximum(channel, torch.exp(-(far + unlike)), out=channel)
+    return result
+
+
 def add_bump(channel: Tensor, places: NDArray[np.float64]) -> None:
     """Raises a channel [A, B, C] around places [N, 3], in samples."""
     a, b, c = (torch.arange(n, dtype=torch.float32) for n in channel.shape)
@@ -159,7 +192,7 @@ def _add_drawn(channel: Tensor, lattice: Lattice, prompt: Lasso | MaskPrompt) ->
 
 
 def all_channels(image: Tensor, draft: Tensor, prompts: Tensor) -> Tensor:
-    """The network's input, [1, 7, A, B, C].
+    """The network's input, [1, 9, A, B, C].
 
     Args:
         image: [A, B, C] in units of the window.
@@ -169,12 +202,13 @@ def all_channels(image: Tensor, draft: Tensor, prompts: Tensor) -> Tensor:
     result = torch.empty((1, len(Channel), *image.shape))
     result[0, : Channel.DRAFT] = intensity_channels(image, draft)
     result[0, Channel.DRAFT] = 2 * draft - 1
-    result[0, Channel.INSIDE :] = prompts
+    result[0, Channel.INSIDE : Channel.LIKE_INSIDE] = prompts
+    result[0, Channel.LIKE_INSIDE :] = likeness_channels(image, prompts[:2])
     return result
 
 
 def kept_logits(trust: float, draft: Tensor, prompts: Tensor) -> Tensor:
-    """What the draft adds to the network's answer, [A, B, C]: most away from clicks, nothing at one.
+    """What the draft adds to the network's answer, [A, B, C]: nothing at clicks, ever more away from them.
 
     Args:
         trust: the most.
@@ -183,5 +217,5 @@ def kept_logits(trust: float, draft: Tensor, prompts: Tensor) -> Tensor:
     """
     if not bool(draft.any()):
         return torch.zeros_like(draft)
-    clicked = prompts[:2].amax(dim=0) / POINT_PEAK
-    return trust * (1 - clicked) * (2 * draft - 1)
+    near = (prompts[:2].amax(dim=0) / POINT_PEAK) ** (POINT_REACH / SETTLED_REACH)
+    return trust * (1 - near) * (2 * draft - 1)

@@ -41,7 +41,13 @@ class Refiner:
         self.settings = settings or RefineSettings()
 
     def refine(
-        self, image: Tensor, window: IntensityWindow, draft: ObjectMask, prompts: Sequence[Prompt]
+        self,
+        image: Tensor,
+        window: IntensityWindow,
+        draft: ObjectMask,
+        prompts: Sequence[Prompt],
+        *,
+        correcting: bool = False,
     ) -> ObjectMask:
         """Improves a mask.
 
@@ -53,6 +59,7 @@ class Refiner:
             window: what becomes 0 and 1.
             draft: may be empty.
             prompts: all that was said about the object so far, in voxel indices.
+            correcting: whether the draft is an earlier answer that was just corrected.
 
         Returns:
             The better mask, with the draft's presence. The draft itself where nothing says where the object is.
@@ -62,9 +69,10 @@ class Refiner:
         if known is None:
             return draft
         first, last = known
+        trust = self.settings.settled if correcting else self.settings.trust
         for widening in range(self.settings.max_widenings + 1):
             lattice = choose_lattice(grid, first, last, self.settings, self.network.spec.multiple)
-            inside = lattice.above_zero(self._logits(lattice, image, window, draft, prompts))
+            inside = lattice.above_zero(self._logits(lattice, image, window, draft, prompts, trust))
             i, j, k = (one.start for one in lattice.block)
             answer = ObjectMask.of(draft.object_id, grid, inside, draft.presence, (i, j, k))
             if widening == self.settings.max_widenings or not _touches(lattice, inside):
@@ -75,14 +83,20 @@ class Refiner:
 
     @torch.inference_mode()
     def _logits(
-        self, lattice: Lattice, image: Tensor, window: IntensityWindow, draft: ObjectMask, prompts: Sequence[Prompt]
+        self,
+        lattice: Lattice,
+        image: Tensor,
+        window: IntensityWindow,
+        draft: ObjectMask,
+        prompts: Sequence[Prompt],
+        trust: float,
     ) -> Tensor:
         device = next(self.network.parameters()).device
         said, shown = prompt_channels(lattice, prompts), show_mask(lattice, draft)
         channels = all_channels(show_image(lattice, image, window), shown, said)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
             logits = self.network(channels.to(device))
-        kept = kept_logits(self.settings.trust, shown, said)
+        kept = kept_logits(trust, shown, said)
         return _as_clicked(logits[0, 0].float().cpu() + kept, lattice, prompts)
 
 

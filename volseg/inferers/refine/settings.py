@@ -17,8 +17,9 @@ class RefineSettings:
         min_margin_mm: at least so much.
         finest: the lattice is never finer than this part of the image's mean voxel side.
         max_widenings: how often the block may grow because the answer touches its border.
-        trust: logit that the draft adds to the network's answer, away from clicks: what a person did not click on was
-            right, or at least good enough.
+        trust: logit that the draft adds to the network's first answer, away from clicks.
+        settled: the same when an answer is corrected: what a person did not click on was right, or at least good
+            enough.
     """
 
     samples: int = 64_000
@@ -27,8 +28,9 @@ class RefineSettings:
     finest: float = 0.6
     max_widenings: int = 2
     trust: float = 1.0
+    settled: float = 8.0
 
     def __post_init__(self) -> None:
         positive = min(self.margin, self.min_margin_mm, self.finest) > 0
-        if self.samples < 512 or not positive or self.finest > 1 or self.trust < 0:
+        if self.samples < 512 or not positive or self.finest > 1 or min(self.trust, self.settled) < 0:
             raise ModelError(f"a lattice has 512 samples or more, a margin and a finest step up to 1, got {self}")

@@ -28,6 +28,10 @@ class Channel(IntEnum):
     """1 in a box, -1 elsewhere on its slice, or anywhere else if it is 3D; 0 where no box says anything."""
     DRAWN = 6
     """1 in a mask or lasso drawn on a slice."""
+    LIKE_INSIDE = 7
+    """1 where intensities are those at a click on the object and the click is near, falling to 0."""
+    LIKE_OUTSIDE = 8
+    """The same for clicks beside the object."""
 
 
 class RefineNetwork(nn.Module):
@@ -66,7 +70,7 @@ class RefineNetwork(nn.Module):
         """Logits.
 
         Args:
-            channels: [B, 7, A, B, C] in the order of `Channel`; sides are multiples of ``spec.multiple``.
+            channels: [B, 9, A, B, C] in the order of `Channel`; sides are multiples of ``spec.multiple``.
 
         Returns:
             [B, 1, A, B, C] float32.

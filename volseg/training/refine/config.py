@@ -29,6 +29,8 @@ class RefineSampleConfig:
         other_drafts: the same for groups that are not named.
         damaged: part of the drafts that are damaged truths where there are answers, too.
         rounds: probability of 0, 1, 2 ... corrections after the first answer.
+        scales: parts of the lattice's samples that are shown, drawn alike; coarser blocks teach nearly as much in less
+            time.
         synthetic_volumes: generated volumes kept at a time.
         synthetic_renewal: steps after which the oldest of them is replaced.
     """
@@ -38,6 +40,7 @@ class RefineSampleConfig:
     other_drafts: int = 12
     damaged: float = 0.35
     rounds: tuple[float, ...] = (0.25, 0.4, 0.35)
+    scales: tuple[float, ...] = (1.0,)
     synthetic_volumes: int = 48
     synthetic_renewal: int = 12
 
@@ -45,6 +48,8 @@ class RefineSampleConfig:
         """Refuses probabilities that are none."""
         if not 0 <= self.damaged <= 1 or abs(sum(self.rounds) - 1) > 1e-6 or min(self.weights.values(), default=0) < 0:
             raise TrainingError(f"probabilities lie between 0 and 1, and those of the rounds add up to 1, got {self}")
+        if not self.scales or min(self.scales) <= 0 or max(self.scales) > 1:
+            raise TrainingError(f"parts of the lattice's samples lie above 0 and up to 1, got {self.scales}")
 
 
 @dataclass(frozen=True)

@@ -258,7 +258,8 @@ def _teach(
         channels = all_channels(sample.image, draft, prompts).to(device)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
             logits = network(channels)[0, 0]
-        logits = logits + kept_logits(config.settings.trust, draft, prompts).to(device)
+        trust = config.settings.settled if number else config.settings.trust
+        logits = logits + kept_logits(trust, draft, prompts).to(device)
         loss = refine_loss(logits, sample.truth.to(device), (prompts[:2].amax(dim=0) / POINT_PEAK).to(device))
         torch.autograd.backward(loss * share / (sample.rounds + 1))
         answer = logits.detach().float().cpu()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -27,6 +27,17 @@ from volseg.training.synthetic import GROUP, SyntheticVolumes
 from volseg.training.volume import MIN_VOXELS, WINDOW_RANGE, TrainingVolume, read_arrays, read_volume
 
 ERROR = 0.5
+CT_AS_OTHER = 0.3
+"""Part of the CT volumes whose intensities are varied as freely as MR's: more shapes in any contrast."""
+STROKES = 0.2
+"""Part of the corrections that are strokes."""
+MAX_STROKE = 24
+"""Places along a stroke, at most."""
+UNITED = (0.25, 4)
+"""Part of the objects that are taken together with neighbours, and with how many at most: only what was said tells then
+where an object of several tissues ends."""
+MANY = 8
+"""Volumes with so many objects have neighbours to take."""
 CLICK_DEPTHS = (1.0, 3.0, 12.0)
 """Clicks are drawn with probability depth to one of these."""
 
@@ -154,8 +165,7 @@ class RefineSampler:
             prompts = draft.prompts
             known = [truth.slices, draft.mask.slices] if rng.random() < 0.5 else [draft.mask.slices]
         else:
-            ids = volume.objects[int(rng.integers(len(volume.objects)))]
-            truth = ObjectMask.of(1, volume.grid, np.isin(volume.labels, ids))
+            truth = ObjectMask.of(1, volume.grid, _object(rng, volume))
             prompts = (first_prompt(rng, truth),) if truth.voxels and rng.random() < 0.8 else ()
             known = [truth.slices]
         if truth.voxels < MIN_VOXELS:
@@ -169,13 +179,16 @@ class RefineSampler:
         first, last = first - np.maximum(slack, -0.1 * (last - first)), last + slack
         shape = np.array(volume.grid.shape)
         first, last = np.clip(first, 0, shape - 1), np.clip(np.maximum(last, first), 0, shape - 1)
-        lattice = choose_lattice(volume.grid, first, last, settings, multiple)
+        scale = float(rng.choice(config.sampling.scales))
+        shown_at = replace(settings, samples=max(512, round(settings.samples * scale)))
+        lattice = choose_lattice(volume.grid, first, last, shown_at, multiple)
         image = lattice.sample(lambda where: torch.from_numpy(volume.voxels[where].astype(np.float32)))
         shown = [image, show_mask(lattice, truth)]
         shown.append(show_mask(lattice, draft.mask) if answered else damaged(rng, shown[1]))
         block = torch.cat([torch.stack(shown), prompt_channels(lattice, prompts)])
         block = vary_geometry(rng, block)
-        image = vary_intensities(rng, block[0], free=volume.modality is not Modality.CT).clamp(-0.5, 1.5)
+        free = volume.modality is not Modality.CT or rng.random() < CT_AS_OTHER
+        image = vary_intensities(rng, block[0], free=free).clamp(-0.5, 1.5)
         rounds = int(rng.choice(len(config.sampling.rounds), p=config.sampling.rounds))
         if not prompts:
             rounds = max(1, rounds)
@@ -183,7 +196,7 @@ class RefineSampler:
 
 
 def add_correction(rng: np.random.Generator, sample: RefineSample, answer: Tensor, prompts: Tensor) -> Tensor:
-    """Adds a click or two where an answer is wrong; where it is right, inside or outside of the object.
+    """Adds a click or a stroke, or two, where an answer is wrong; where it is right, inside or outside of the object.
 
     Args:
         rng: the only source of chance.
@@ -192,7 +205,7 @@ def add_correction(rng: np.random.Generator, sample: RefineSample, answer: Tenso
         prompts: [4, A, B, C] what was said before.
 
     Returns:
-        The prompts with the clicks.
+        The prompts with what was added.
     """
     from scipy.ndimage import distance_transform_edt, label
 
@@ -214,8 +227,23 @@ def add_correction(rng: np.random.Generator, sample: RefineSample, answer: Tenso
         weight = (depth / depth.max()).ravel() ** float(rng.choice(CLICK_DEPTHS))
         chosen_voxel = np.searchsorted(np.cumsum(weight), rng.random() * weight.sum())
         voxel = np.array(np.unravel_index(min(int(chosen_voxel), weight.size - 1), depth.shape))
-        add_bump(result[0 if wanted[tuple(voxel)] else 1], voxel[None].astype(np.float64))
+        channel = result[0 if wanted[tuple(voxel)] else 1]
+        add_bump(channel, voxel[None].astype(np.float64))
+        if rng.random() < STROKES:
+            add_bump(channel, _stroke(rng, region, depth, voxel))
     return result
+
+
+def _stroke(
+    rng: np.random.Generator, region: NDArray[np.bool_], depth: NDArray[np.float64], voxel: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Places [N, 3] from a voxel straight to another one of its region; only the first where that leads outside."""
+    inner = np.argwhere(depth >= min(2.0, float(depth.max())))
+    other = inner[int(rng.integers(len(inner)))]
+    count = max(2, int(np.abs(other - voxel).max()) // 2 + 1)
+    places = voxel + np.linspace(0, 1, min(count, MAX_STROKE))[:, None] * (other - voxel)
+    inside = bool(region[tuple(np.round(places).astype(int).T)].all())
+    return places if inside else places[:1]
 
 
 def next_draft(rng: np.random.Generator, logits: Tensor) -> Tensor:
@@ -224,6 +252,22 @@ def next_draft(rng: np.random.Generator, logits: Tensor) -> Tensor:
     if rng.random() < 0.5:
         return sharp
     return torch.nn.functional.avg_pool3d(sharp[None, None], 3, 1, 1, count_include_pad=False)[0, 0]
+
+
+def _object(rng: np.random.Generator, volume: RefineVolume) -> NDArray[np.bool_]:
+    """One of the objects, sometimes with some that touch it."""
+    from scipy.ndimage import binary_dilation
+
+    mask = np.isin(volume.labels, volume.objects[int(rng.integers(len(volume.objects)))])
+    chance, most = UNITED
+    if len(volume.objects) < MANY or rng.random() >= chance:
+        return mask
+    for _ in range(int(rng.integers(1, most + 1))):
+        around = np.unique(volume.labels[binary_dilation(mask) & ~mask])
+        touching = [one for one in volume.objects if np.isin(one, around).any()]
+        if touching:
+            mask |= np.isin(volume.labels, touching[int(rng.integers(len(touching)))])
+    return mask
 
 
 def _generated(volume: TrainingVolume) -> RefineVolume:

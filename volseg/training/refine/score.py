@@ -46,7 +46,7 @@ def score(refiner: Refiner, cases: Sequence[TrainingCase], drafts: Sequence[Sequ
                 if click is None:
                     break
                 said.append(click)
-                mask = refiner.refine(voxels, window, mask, said)
+                mask = refiner.refine(voxels, window, mask, said, correcting=True)
             found[f"{group} + {CORRECTIONS} clicks"].append(dice(mask, truth))
     return {name: round(float(np.mean(values)), 4) for name, values in found.items()}
 

@@ -51,8 +51,10 @@ def vary_intensities(rng: np.random.Generator, image: Tensor, *, free: bool) -> 
         contrast, shift = float(np.exp(rng.normal(0, 0.3 * strength))), float(rng.normal(0, 0.12 * strength))
         image = (image - 0.5) * contrast + 0.5 + shift
     if free and rng.random() < 0.3:
+        image = _other_contrast(rng, image)
+    if free and rng.random() < 0.3:
         image = image.clamp(min=0).pow(float(np.exp(rng.normal(0, 0.3))))
-    if free and rng.random() < 0.1:
+    if free and rng.random() < 0.2:
         image = 1 - image
     if free and rng.random() < 0.3:
         image = image * (smooth_noise(rng, shape, (3, 3, 3)) * float(rng.uniform(0, 0.2))).exp()
@@ -69,3 +71,15 @@ def vary_intensities(rng: np.random.Generator, image: Tensor, *, free: bool) -> 
         noise = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
         image = image + noise * float(rng.uniform(0, 0.08))
     return image
+
+
+def _other_contrast(rng: np.random.Generator, image: Tensor) -> Tensor:
+    """Maps intensities by a random curve that need not rise, as another sequence would show the same tissues.
+
+    The idea is that of Models Genesis (Zhou et al., Medical Image Analysis 2021); here the curve is linear between
+    knots.
+    """
+    knots = np.linspace(-0.1, 1.1, int(rng.integers(4, 8)))
+    values = knots + rng.normal(0, 0.3, len(knots))
+    mapped = np.interp(image.numpy().ravel(), knots, values).astype(np.float32).reshape(tuple(image.shape))
+    return torch.from_numpy(mapped)
