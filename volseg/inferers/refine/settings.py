@@ -28,7 +28,7 @@ class RefineSettings:
     finest: float = 0.6
     max_widenings: int = 2
     trust: float = 1.0
-    settled: float = 8.0
+    settled: float = 4.0
 
     def __post_init__(self) -> None:
         positive = min(self.margin, self.min_margin_mm, self.finest) > 0
