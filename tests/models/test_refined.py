@@ -93,9 +93,9 @@ def test_a_click_costs_one_look_and_undo_none(
     looks: list[int] = []
     plain = model.refiner.refine
 
-    def counted(*arguments: object) -> object:
+    def counted(*arguments: object, **named: object) -> object:
         looks.append(1)
-        return plain(*arguments)  # type: ignore[arg-type]
+        return plain(*arguments, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(model.refiner, "refine", counted)
     with model.encode(image) as encoding:
