@@ -196,6 +196,8 @@ def test_it_ends_when_the_window_is_killed():
 
 def test_a_desk_works_with_it_and_closing_ends_it_at_once(process):
     heard, image = Heard(), ball_image()
+    # However long a busy machine takes to start it.
+    WorkerEngine(process, "random-walker", "cpu", image).close()
     desk = Desk(worker_session(process, lambda: image, "random-walker", device="cpu"), heard)
     heard.wait(Opened)
     heard.wait(Idle)
