@@ -241,7 +241,7 @@ def _stroke(
     inner = np.argwhere(depth >= min(2.0, float(depth.max())))
     other = inner[int(rng.integers(len(inner)))]
     count = max(2, int(np.abs(other - voxel).max()) // 2 + 1)
-    places = voxel + np.linspace(0, 1, min(count, MAX_STROKE))[:, None] * (other - voxel)
+    places: NDArray[np.float64] = voxel + np.linspace(0, 1, min(count, MAX_STROKE))[:, None] * (other - voxel)
     inside = bool(region[tuple(np.round(places).astype(int).T)].all())
     return places if inside else places[:1]
 
