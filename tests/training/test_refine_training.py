@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from volseg.cli import app
+from volseg.data.modality import Modality
 from volseg.data.object_mask import ObjectMask
 from volseg.errors import TrainingError
 from volseg.geometry import Grid
@@ -28,11 +29,11 @@ from volseg.networks.sam2.network import Sam2Network
 from volseg.training.cases import listed_cases
 from volseg.training.config import NANO_CONFIG, read_config, read_settings
 from volseg.training.refine import run as module
-from volseg.training.refine.config import REFINE_CONFIG, REFINE_FINE_TUNE, RefineTrainConfig
+from volseg.training.refine.config import REFINE_CONFIG, REFINE_FINE_TUNE, RefineSampleConfig, RefineTrainConfig
 from volseg.training.refine.damage import damaged
 from volseg.training.refine.drafts import Draft, first_prompt, load_drafts, save_drafts
 from volseg.training.refine.run import refine_loss
-from volseg.training.refine.samples import RefineSampler, add_correction, read_refine_volume
+from volseg.training.refine.samples import RefineSampler, RefineVolume, add_correction, read_refine_volume
 from volseg.training.refine.score import dice, worst_click
 
 SETTINGS = """
@@ -161,6 +162,9 @@ def test_the_shipped_configurations_can_be_read() -> None:
     assert read_settings(REFINE_FINE_TUNE, RefineTrainConfig).go_on
     with pytest.raises(TrainingError, match="add up to 1"):
         replace(shipped.sampling, rounds=(0.5, 0.4))
+    for scales in ((), (0.0, 1.0), (1.5,)):
+        with pytest.raises(TrainingError, match="up to 1"):
+            replace(shipped.sampling, scales=scales)
 
 
 def truth_of(seed: int = 0) -> ObjectMask:
@@ -244,6 +248,53 @@ def test_corrections_click_where_the_answer_is_wrong(table: Path) -> None:
         too_much = add_correction(rng, sample, torch.ones_like(wanted), nothing)
         assert not bool(wanted.flatten()[too_much[1].argmax()])
         assert not too_much[0].any() or bool(wanted.flatten()[too_much[0].argmax()])
+
+
+def test_blocks_are_shown_as_coarse_as_asked_for(table: Path) -> None:
+    training, _ = listed_cases(table)
+    schedule = read_settings(REFINE_FINE_TUNE, RefineTrainConfig).schedule
+    volumes = [read_refine_volume(case, ()) for case in training]
+    sizes = {}
+    for scale in (1.0, 0.25):
+        config = RefineTrainConfig(schedule, sampling=RefineSampleConfig(scales=(scale,)))
+        sampler = RefineSampler(volumes, [], config)
+        sizes[scale] = np.mean([sampler[number].truth.numel() for number in range(8)])
+    assert 0.15 < sizes[0.25] / sizes[1.0] < 0.5  # the finest step holds small images back
+
+
+def test_strokes_stay_where_the_answer_is_wrong(table: Path) -> None:
+    training, _ = listed_cases(table)
+    config = RefineTrainConfig(read_settings(REFINE_FINE_TUNE, RefineTrainConfig).schedule)
+    sample = RefineSampler([read_refine_volume(case, ()) for case in training], [], config)[3]
+    wanted = sample.truth > 0.5
+    rng = np.random.default_rng(1)
+    lengths = []
+    for _ in range(60):
+        said = add_correction(rng, sample, torch.zeros_like(wanted), torch.zeros_like(sample.prompts))
+        peaks = said[0] > 1.99
+        assert bool((wanted | ~peaks).all())
+        lengths.append(int(peaks.sum()))
+    assert max(lengths) > 4  # strokes
+    assert np.mean([length <= 2 for length in lengths]) > 0.5  # most are clicks
+
+
+def test_neighbours_are_sometimes_one_object() -> None:
+    labels = np.zeros((40, 40, 40), np.uint8)
+    for number, place in enumerate(np.ndindex(3, 3, 3), start=1):
+        labels[tuple(slice(5 + 10 * n, 15 + 10 * n) for n in place)] = number
+    labels[labels > 18] = 0  # two layers of nine cubes; the others are not labelled
+    objects = tuple((number,) for number in range(1, 19))
+    grid = Grid((40, 40, 40), np.eye(4))
+    volume = RefineVolume("cubes", Modality.CT, grid, np.zeros(labels.shape, np.float16), labels, objects)
+    config = RefineTrainConfig(read_settings(REFINE_FINE_TUNE, RefineTrainConfig).schedule)
+    sampler = RefineSampler([volume], [], config)
+    sides = []
+    for number in range(60):
+        places = torch.nonzero(sampler[number].truth > 0.5)
+        extent = (places.amax(dim=0) - places.amin(dim=0) + 1).float()
+        sides.append(float(extent.max() / extent.min()))
+    # One cube is as long as wide, turned and stretched a little; two of them are twice as long.
+    assert 0.1 < np.mean([side > 1.6 for side in sides]) < 0.6
 
 
 def test_the_worst_click() -> None:
