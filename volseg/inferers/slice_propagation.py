@@ -84,7 +84,7 @@ class SlicePropagationInferer(Inferer):  # type: ignore[misc]
         zoom: ZoomSettings | None = None,
         tracking: TrackSettings | None = None,
         *,
-        cache_bytes: int = 160 << 20,
+        cache_bytes: int = 64 << 20,
         spill_folder: Path | str | None = None,
         weights_sha256: str = "",
         window: str | None = None,

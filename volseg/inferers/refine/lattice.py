@@ -15,8 +15,8 @@ from torch import Tensor
 from volseg.geometry import Grid
 from volseg.inferers.refine.settings import RefineSettings
 
-SLICES_AT_ONCE = 16
-"""Slices that are brought to the lattice or back together; more would only take memory (P5)."""
+VOXELS_AT_ONCE = 1 << 20
+"""Voxels that are brought to the lattice or back together, about; more would only take memory (P5)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,8 +86,9 @@ class Lattice:
         first, second, third = (self.weights(axis) for axis in range(3))
         whole = self.block
         result = torch.zeros(self.counts)
-        for begin in range(whole[0].start, whole[0].stop, SLICES_AT_ONCE):
-            end = min(begin + SLICES_AT_ONCE, whole[0].stop)
+        at_once = self._slices_at_once
+        for begin in range(whole[0].start, whole[0].stop, at_once):
+            end = min(begin + at_once, whole[0].stop)
             values = read((slice(begin, end), whole[1], whole[2])).float()
             flat = torch.einsum("abc,jb,kc->ajk", values, second, third)
             result += torch.einsum("ia,ajk->ijk", first[:, begin - whole[0].start : end - whole[0].start], flat)
@@ -105,12 +106,19 @@ class Lattice:
             samples = np.arange(self.counts[axis])
             backward.append(_tents(places[:, None] - samples[None], max(1.0, 1 / step)))
         result = np.empty([one.shape[0] for one in backward], dtype=bool)
-        for begin in range(0, len(result), SLICES_AT_ONCE):
-            rows = backward[0][begin : begin + SLICES_AT_ONCE]
+        at_once = self._slices_at_once
+        for begin in range(0, len(result), at_once):
+            rows = backward[0][begin : begin + at_once]
             part = torch.einsum("ai,ijk->ajk", rows, stored)
             part = torch.einsum("ajk,bj->abk", part, backward[1])
-            result[begin : begin + SLICES_AT_ONCE] = (torch.einsum("abk,ck->abc", part, backward[2]) > 0).numpy()
+            result[begin : begin + at_once] = (torch.einsum("abk,ck->abc", part, backward[2]) > 0).numpy()
         return result
+
+    @property
+    def _slices_at_once(self) -> int:
+        """Slices across the first stored axis that hold about ``VOXELS_AT_ONCE``."""
+        _, second, third = self.block
+        return max(1, VOXELS_AT_ONCE // max(1, (second.stop - second.start) * (third.stop - third.start)))
 
     @property
     def _order(self) -> list[int]:
