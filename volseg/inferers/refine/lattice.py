@@ -118,7 +118,8 @@ class Lattice:
     def _slices_at_once(self) -> int:
         """Slices across the first stored axis that hold about ``VOXELS_AT_ONCE``."""
         _, second, third = self.block
-        return max(1, VOXELS_AT_ONCE // max(1, (second.stop - second.start) * (third.stop - third.start)))
+        in_slice = int(second.stop - second.start) * int(third.stop - third.start)
+        return max(1, VOXELS_AT_ONCE // max(1, in_slice))
 
     @property
     def _order(self) -> list[int]:
