@@ -109,3 +109,15 @@ def test_another_number_for_the_same_voxels() -> None:
     assert (mask.object_id, other.object_id) == (1, 7)
     assert (other.start_ijk, other.shape, other.presence) == (mask.start_ijk, mask.shape, mask.presence)
     np.testing.assert_array_equal(other.block, mask.block)
+
+
+@given(grids(largest=5), st.data())
+def test_union_and_intersection_are_those_of_the_voxels(grid, data) -> None:
+    masks = [data.draw(hnp.arrays(bool, grid.shape, elements=st.sampled_from([False, False, True]))) for _ in range(2)]
+    first, second = (ObjectMask.of(number, grid, mask, 0.5) for number, mask in enumerate(masks, start=1))
+    for found, expected in (
+        (first.union(second), masks[0] | masks[1]),
+        (first.intersection(second), masks[0] & masks[1]),
+    ):
+        assert np.array_equal(found.full(), expected)
+        assert (found.object_id, found.presence, found.voxels) == (1, 0.5, int(expected.sum()))

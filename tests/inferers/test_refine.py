@@ -299,6 +299,23 @@ def test_corrections_leave_more_as_it_is_than_first_looks() -> None:
     assert refiner.refine(image, WINDOW, draft, [click], correcting=True).full()[34, 8, 10]
 
 
+@pytest.mark.parametrize("positive", [True, False])
+def test_a_correction_only_adds_or_only_takes_away(positive: bool) -> None:
+    _mask, image = bright_ball(8.0)  # the network finds all of the ball, whatever the draft was
+    shifted = ball(GRID, (24.0, 17.0, 10.0), 8.0)
+    draft = ObjectMask.of(1, GRID, shifted)
+    place = (15, 17, 10) if positive else (29, 17, 10)
+    click = Point(place, Frame.IJK, positive=positive)
+    found = Refiner(Threshold()).refine(image, WINDOW, draft, [click], correcting=True).full()
+    assert found[place] == positive
+    change = found != shifted
+    assert change.sum() > 20
+    assert (found[change] == positive).all()
+    anew = Refiner(Threshold()).refine(image, WINDOW, draft, [click]).full()
+    assert (anew & ~shifted).any()
+    assert (shifted & ~anew).any()
+
+
 def test_an_object_at_the_border_of_the_image_is_kept_whole() -> None:
     grid = make_grid((30, 30, 6), (1.0, 1.0, 4.0))
     mask = np.zeros(grid.shape, bool)

@@ -243,11 +243,10 @@ def test_corrections_click_where_the_answer_is_wrong(table: Path) -> None:
     for _ in range(10):
         missed = add_correction(rng, sample, torch.zeros_like(wanted), nothing)
         assert bool(wanted.flatten()[missed[0].argmax()])
-        # With all of the error clicked on, a second click may confirm what is right.
-        assert not missed[1].any() or not bool(wanted.flatten()[missed[1].argmax()])
+        assert not missed[1].any()
         too_much = add_correction(rng, sample, torch.ones_like(wanted), nothing)
         assert not bool(wanted.flatten()[too_much[1].argmax()])
-        assert not too_much[0].any() or bool(wanted.flatten()[too_much[0].argmax()])
+        assert not too_much[0].any()
 
 
 def test_blocks_are_shown_as_coarse_as_asked_for(table: Path) -> None:
@@ -274,7 +273,7 @@ def test_strokes_stay_where_the_answer_is_wrong(table: Path) -> None:
         peaks = said[0] > 1.99
         assert bool((wanted | ~peaks).all())
         lengths.append(int(peaks.sum()))
-    assert max(lengths) > 4  # strokes
+    assert max(lengths) > 2  # strokes
     assert np.mean([length <= 2 for length in lengths]) > 0.5  # most are clicks
 
 

@@ -52,14 +52,15 @@ class Refiner:
         """Improves a mask.
 
         The block is chosen around the draft and what was said, and grows while the answer touches its border. Clicked
-        places always are what was said of them.
+        places always are what was said of them. A correction does what its newest prompt asks for and no more: one on
+        the object only adds voxels, one beside it only takes some away.
 
         Args:
             image: [I, J, K] in the file's units, on the draft's grid; only read.
             window: what becomes 0 and 1.
             draft: may be empty.
-            prompts: all that was said about the object so far, in voxel indices.
-            correcting: whether the draft is an earlier answer that was just corrected.
+            prompts: all that was said about the object so far, in voxel indices, the newest last.
+            correcting: whether the draft is an earlier answer that the newest prompt corrects.
 
         Returns:
             The better mask, with the draft's presence. The draft itself where nothing says where the object is.
@@ -79,7 +80,9 @@ class Refiner:
                 break
             first = np.minimum(first, answer.start_ijk)
             last = np.maximum(last, np.add(answer.start_ijk, answer.shape) - 1)
-        return answer
+        if not correcting:
+            return answer
+        return draft.union(answer) if prompts[-1].positive else draft.intersection(answer)
 
     @torch.inference_mode()
     def _logits(

@@ -28,6 +28,8 @@ class RefineSampleConfig:
         drafts: answers of the base model by group, for each case; 0 for none, and only damaged truths.
         other_drafts: the same for groups that are not named.
         damaged: part of the drafts that are damaged truths where there are answers, too.
+        whole: where an object holds all the others of its volume, the part of the samples that show it: what is said
+            about a part and about the whole looks alike, and people mean the whole more often.
         rounds: probability of 0, 1, 2 ... corrections after the first answer.
         scales: parts of the lattice's samples that are shown, drawn alike; coarser blocks teach nearly as much in less
             time.
@@ -39,6 +41,7 @@ class RefineSampleConfig:
     drafts: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     other_drafts: int = 12
     damaged: float = 0.35
+    whole: float = 0.65
     rounds: tuple[float, ...] = (0.25, 0.4, 0.35)
     scales: tuple[float, ...] = (1.0,)
     synthetic_volumes: int = 48
@@ -46,7 +49,12 @@ class RefineSampleConfig:
 
     def __post_init__(self) -> None:
         """Refuses probabilities that are none."""
-        if not 0 <= self.damaged <= 1 or abs(sum(self.rounds) - 1) > 1e-6 or min(self.weights.values(), default=0) < 0:
+        parts = (self.damaged, self.whole)
+        if (
+            not all(0 <= one <= 1 for one in parts)
+            or abs(sum(self.rounds) - 1) > 1e-6
+            or min(self.weights.values(), default=0) < 0
+        ):
             raise TrainingError(f"probabilities lie between 0 and 1, and those of the rounds add up to 1, got {self}")
         if not self.scales or min(self.scales) <= 0 or max(self.scales) > 1:
             raise TrainingError(f"parts of the lattice's samples lie above 0 and up to 1, got {self.scales}")

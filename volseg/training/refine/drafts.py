@@ -29,6 +29,8 @@ KINDS = {"box": 0.35, "box3d": 0.2, "click": 0.25, "mask": 0.1, "scribble": 0.1}
 """What a person says first, and how often."""
 KEY_SLICES = (0.2, 0.8)
 """Part of the occupied slices, from the first, that the prompted one is drawn from."""
+LEFT = 0.2
+"""Part of the 3D boxes whose sides are those of one slice, as people draw them: the object may leave them elsewhere."""
 ACQUISITION_PLANE = 0.8
 """Part of the prompts that are given on slices as acquired; the others in any plane."""
 JITTER = 0.06
@@ -55,7 +57,8 @@ def first_prompt(rng: np.random.Generator, truth: ObjectMask) -> Prompt:
     kind = str(rng.choice(list(KINDS), p=np.array(list(KINDS.values()))))
     grid, full = truth.grid, truth.block
     start = np.array(truth.start_ijk)
-    if kind == "box3d":
+    exact = kind == "box3d" and rng.random() >= LEFT
+    if exact:
         return _box(rng, start, start + full.shape - 1, grid, None)
     axis = grid.axis_of(grid.acquisition_plane())
     if rng.random() > ACQUISITION_PLANE:
@@ -66,6 +69,10 @@ def first_prompt(rng: np.random.Generator, truth: ObjectMask) -> Prompt:
     offset = start.copy()
     offset[axis] += place
     voxels = np.argwhere(on_slice) + offset
+    if kind == "box3d":
+        first, last = voxels.min(axis=0), voxels.max(axis=0)
+        first[axis], last[axis] = start[axis], start[axis] + full.shape[axis] - 1
+        return _box(rng, first, last, grid, None)
     if kind == "box" and len(voxels) > 1:
         return _box(rng, voxels.min(axis=0), voxels.max(axis=0), grid, axis)
     if kind == "mask":

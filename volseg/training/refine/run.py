@@ -53,6 +53,9 @@ DRAFTS = "drafts"
 CLICK_WEIGHT = 8.0
 """How much more voxels at clicks count in the cross entropy."""
 
+DECIDED = 4.0
+"""Logit of what a correction leaves as it is."""
+
 
 @dataclass(frozen=True, eq=False)
 class RefineRun:
@@ -253,6 +256,7 @@ def _teach(
     draft, prompts = sample.draft, sample.prompts
     numbers = {f"{sample.group} draft": _dice(draft > 0.5, sample.truth)}
     for number in range(sample.rounds + 1):
+        before = prompts
         if number or not bool(prompts.any()):
             prompts = add_correction(rng, sample, draft > 0.5, prompts)
         channels = all_channels(sample.image, draft, prompts).to(device)
@@ -260,6 +264,8 @@ def _teach(
             logits = network(channels)[0, 0]
         trust = config.settings.settled if number else config.settings.trust
         logits = logits + kept_logits(trust, draft, prompts).to(device)
+        if number:
+            logits = _as_asked(logits, draft, positive=bool((prompts[0] != before[0]).any()))
         loss = refine_loss(logits, sample.truth.to(device), (prompts[:2].amax(dim=0) / POINT_PEAK).to(device))
         torch.autograd.backward(loss * share / (sample.rounds + 1))
         answer = logits.detach().float().cpu()
@@ -267,6 +273,12 @@ def _teach(
         numbers[f"{sample.group} {number}"] = _dice(answer > 0, sample.truth)
         numbers["loss"] = float(loss.detach())
     return numbers
+
+
+def _as_asked(logits: Tensor, draft: Tensor, *, positive: bool) -> Tensor:
+    """Logits of a correction, which only adds or only takes away: the rest of the draft is decided (see `Refiner`)."""
+    decided = (draft > 0.5 if positive else draft <= 0.5).to(logits.device)
+    return torch.where(decided, DECIDED if positive else -DECIDED, logits)
 
 
 def refine_loss(logits: Tensor, truth: Tensor, clicked: Tensor) -> Tensor:

@@ -38,6 +38,8 @@ UNITED = (0.25, 4)
 where an object of several tissues ends."""
 MANY = 8
 """Volumes with so many objects have neighbours to take."""
+LARGEST = 0.7
+"""Part of the corrections that are about the largest error; the others are about any, larger ones more often."""
 CLICK_DEPTHS = (1.0, 3.0, 12.0)
 """Clicks are drawn with probability depth to one of these."""
 
@@ -154,18 +156,23 @@ class RefineSampler:
                 del self._generated[old]
         return self._generated[chosen]
 
+    def _draft(self, rng: np.random.Generator, volume: RefineVolume) -> Draft:
+        ids = _chosen(rng, volume, self._config.sampling.whole)
+        choices = [draft for draft in volume.drafts if draft.ids == ids] or volume.drafts
+        return choices[int(rng.integers(len(choices)))]
+
     def _sample(self, rng: np.random.Generator, volume: RefineVolume) -> RefineSample | None:
         config = self._config
         settings, multiple = config.settings, config.spec.multiple
         answered = bool(volume.drafts) and rng.random() >= config.sampling.damaged
         prompts: tuple[Prompt, ...]
         if answered:
-            draft = volume.drafts[int(rng.integers(len(volume.drafts)))]
+            draft = self._draft(rng, volume)
             truth = ObjectMask.of(1, volume.grid, np.isin(volume.labels, draft.ids))
             prompts = draft.prompts
             known = [truth.slices, draft.mask.slices] if rng.random() < 0.5 else [draft.mask.slices]
         else:
-            truth = ObjectMask.of(1, volume.grid, _object(rng, volume))
+            truth = ObjectMask.of(1, volume.grid, _object(rng, volume, config.sampling.whole))
             prompts = (first_prompt(rng, truth),) if truth.voxels and rng.random() < 0.8 else ()
             known = [truth.slices]
         if truth.voxels < MIN_VOXELS:
@@ -196,7 +203,7 @@ class RefineSampler:
 
 
 def add_correction(rng: np.random.Generator, sample: RefineSample, answer: Tensor, prompts: Tensor) -> Tensor:
-    """Adds a click or a stroke, or two, where an answer is wrong; where it is right, inside or outside of the object.
+    """Adds a click or a stroke where an answer is wrong; where it is right, inside or outside of the object.
 
     Args:
         rng: the only source of chance.
@@ -215,22 +222,19 @@ def add_correction(rng: np.random.Generator, sample: RefineSample, answer: Tenso
     parts, count = label(wrong, np.ones((3, 3, 3)))
     sizes = np.bincount(parts.ravel(), minlength=count + 1)
     sizes[0] = 0
-    for place in range(1 + int(rng.random() < 0.25)):
-        if sizes.sum() == 0:
-            region = wanted if wanted.any() and rng.random() < 0.5 else ~wanted
-        else:
-            largest = place == 0 and rng.random() < 0.7
-            chosen = int(sizes.argmax()) if largest else int(rng.choice(len(sizes), p=sizes / sizes.sum()))
-            region = parts == chosen
-            sizes[chosen] = 0
-        depth = distance_transform_edt(np.pad(region, 1))[1:-1, 1:-1, 1:-1]
-        weight = (depth / depth.max()).ravel() ** float(rng.choice(CLICK_DEPTHS))
-        chosen_voxel = np.searchsorted(np.cumsum(weight), rng.random() * weight.sum())
-        voxel = np.array(np.unravel_index(min(int(chosen_voxel), weight.size - 1), depth.shape))
-        channel = result[0 if wanted[tuple(voxel)] else 1]
-        add_bump(channel, voxel[None].astype(np.float64))
-        if rng.random() < STROKES:
-            add_bump(channel, _stroke(rng, region, depth, voxel))
+    if sizes.sum() == 0:
+        region = wanted if wanted.any() and rng.random() < 0.5 else ~wanted
+    else:
+        largest = rng.random() < LARGEST
+        region = parts == (int(sizes.argmax()) if largest else int(rng.choice(len(sizes), p=sizes / sizes.sum())))
+    depth = distance_transform_edt(np.pad(region, 1))[1:-1, 1:-1, 1:-1]
+    weight = (depth / depth.max()).ravel() ** float(rng.choice(CLICK_DEPTHS))
+    chosen_voxel = np.searchsorted(np.cumsum(weight), rng.random() * weight.sum())
+    voxel = np.array(np.unravel_index(min(int(chosen_voxel), weight.size - 1), depth.shape))
+    channel = result[0 if wanted[tuple(voxel)] else 1]
+    add_bump(channel, voxel[None].astype(np.float64))
+    if rng.random() < STROKES:
+        add_bump(channel, _stroke(rng, region, depth, voxel))
     return result
 
 
@@ -254,11 +258,20 @@ def next_draft(rng: np.random.Generator, logits: Tensor) -> Tensor:
     return torch.nn.functional.avg_pool3d(sharp[None, None], 3, 1, 1, count_include_pad=False)[0, 0]
 
 
-def _object(rng: np.random.Generator, volume: RefineVolume) -> NDArray[np.bool_]:
+def _chosen(rng: np.random.Generator, volume: RefineVolume, whole: float) -> tuple[int, ...]:
+    """Label ids of one of the objects; where one holds all the others, it is that one with probability ``whole``."""
+    largest = max(volume.objects, key=len)
+    parts = [one for one in volume.objects if one != largest]
+    if parts and set(largest).issuperset(*parts):
+        return largest if rng.random() < whole else parts[int(rng.integers(len(parts)))]
+    return volume.objects[int(rng.integers(len(volume.objects)))]
+
+
+def _object(rng: np.random.Generator, volume: RefineVolume, whole: float) -> NDArray[np.bool_]:
     """One of the objects, sometimes with some that touch it."""
     from scipy.ndimage import binary_dilation
 
-    mask = np.isin(volume.labels, volume.objects[int(rng.integers(len(volume.objects)))])
+    mask = np.isin(volume.labels, _chosen(rng, volume, whole))
     chance, most = UNITED
     if len(volume.objects) < MANY or rng.random() >= chance:
         return mask
