@@ -16,7 +16,7 @@ from volseg.cli import app
 from volseg.data.modality import Modality
 from volseg.data.object_mask import ObjectMask
 from volseg.errors import TrainingError
-from volseg.geometry import Grid
+from volseg.geometry import Frame, Grid
 from volseg.inferers.slices.frames import Channels, FrameFormat
 from volseg.inferers.slices.zoom import ZoomSettings
 from volseg.models.bundles.metadata import Identity, Sam2Bundle, Weights, read_bundle
@@ -26,6 +26,7 @@ from volseg.models.refined import RefinedModel
 from volseg.models.registry import load_model
 from volseg.networks.sam2.config import Sam2Spec
 from volseg.networks.sam2.network import Sam2Network
+from volseg.prompts import Point
 from volseg.training.cases import listed_cases
 from volseg.training.config import NANO_CONFIG, read_config, read_settings
 from volseg.training.refine import run as module
@@ -275,6 +276,23 @@ def test_strokes_stay_where_the_answer_is_wrong(table: Path) -> None:
         lengths.append(int(peaks.sum()))
     assert max(lengths) > 2  # strokes
     assert np.mean([length <= 2 for length in lengths]) > 0.5  # most are clicks
+
+
+def test_a_whole_is_shown_more_often_than_its_parts() -> None:
+    labels = np.zeros((30, 24, 24), np.uint8)
+    labels[5:15, 6:18, 6:18], labels[15:25, 6:18, 6:18] = 1, 2
+    grid = Grid(labels.shape, np.eye(4))
+    ids = ((1,), (2,), (1, 2))
+    drafts = [
+        Draft(one, (Point((15.0, 12.0, 12.0), Frame.IJK),), ObjectMask.of(1, grid, np.isin(labels, one))) for one in ids
+    ]
+    volume = RefineVolume("two", Modality.CT, grid, np.zeros(labels.shape, np.float16), labels, ids, tuple(drafts))
+    schedule = read_settings(REFINE_FINE_TUNE, RefineTrainConfig).schedule
+    for part in (0.0, 1.0):
+        config = RefineTrainConfig(schedule, sampling=RefineSampleConfig(damaged=part, whole=1.0))
+        sampler = RefineSampler([volume], [], config)
+        sides = [np.ptp(np.argwhere((sampler[n].truth > 0.5).numpy()), axis=0) + 1.0 for n in range(12)]
+        assert np.median([side.max() / side.min() for side in sides]) > 1.4  # the whole is longer than wide; no part is
 
 
 def test_neighbours_are_sometimes_one_object() -> None:

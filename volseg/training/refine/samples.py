@@ -262,7 +262,7 @@ def _chosen(rng: np.random.Generator, volume: RefineVolume, whole: float) -> tup
     """Label ids of one of the objects; where one holds all the others, it is that one with probability ``whole``."""
     largest = max(volume.objects, key=len)
     parts = [one for one in volume.objects if one != largest]
-    if parts and set(largest).issuperset(*parts):
+    if parts and set(largest) >= {label for one in parts for label in one}:
         return largest if rng.random() < whole else parts[int(rng.integers(len(parts)))]
     return volume.objects[int(rng.integers(len(volume.objects)))]
 
