@@ -250,7 +250,7 @@ def corrections(variant: str, options: Options) -> Iterator[Outcome]:
         title, images = f"{count} frames, nano {side}", phantom(count, side)
         yield from _correction(title, 0.3, network, [], images, first, options)
     else:
-        side, count = (128, 8) if options.quick else (1024, 6)
+        side, count = (128, 8) if options.quick else (1024, 16)
         network, predictor = networks(variant, side, options.device)
         title, images = f"{count} frames, {variant} {side}", frames(count, side)
         yield from _correction(title, 0.5, network, [Meta(predictor)], images, box(side), options)

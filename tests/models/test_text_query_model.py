@@ -49,8 +49,8 @@ class SidedNetwork:
         self.encoded += len(windows)
         return WindowFeatures(windows[:, :1], torch.zeros(len(windows), 1, 1))
 
-    def answers(self, tokens, queries, modality, spacing_mm):
-        which = queries[..., 0].expand(len(tokens), -1)
+    def answers(self, features, queries, modality, spacing_mm):
+        which = queries[..., 0].expand(len(features.tokens), -1)
         return which[..., None], torch.where(which == 2, -9.0, 9.0)
 
     @staticmethod

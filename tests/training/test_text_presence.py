@@ -13,7 +13,7 @@ from safetensors import safe_open
 
 from tests.training.test_text_training import SPEC, config, write_case
 from volseg.data.modality import Modality
-from volseg.errors import TrainingError
+from volseg.errors import ModelError, TrainingError
 from volseg.networks.text_query.channels import make_channels
 from volseg.networks.text_query.config import TextQuerySpec
 from volseg.networks.text_query.network import TextQueryNetwork
@@ -79,6 +79,34 @@ def test_it_learns_where_nothing_is(folder: Path, tmp_path: Path) -> None:
     # And again from there, now that the layers are there.
     third = tune_presence(chosen, folder, second, tmp_path / "again.safetensors")
     assert network_of(third).spec == after.spec
+
+
+def test_a_scout_learns_what_the_frozen_features_do_not_show(folder: Path, tmp_path: Path) -> None:
+    plain = with_limb()
+    chosen = replace(plain, presence=replace(SETTINGS, scout=(8, 16), learning_rate=3e-3))
+    first = train_text(replace(chosen, presence=None), folder, tmp_path / "run")
+    second = tune_presence(chosen, folder, first, tmp_path / "tuned.safetensors")
+    before, after = network_of(first), network_of(second)
+    assert after.spec.scout_widths == (8, 16)
+    for name in ("a_image.nii.gz", "limbs/a_image.nii.gz"):
+        assert torch.equal(answers(before, folder / name)[0], answers(after, folder / name)[0])
+    assert answers(after, folder / "a_image.nii.gz")[1].min() > 0
+    assert answers(after, folder / "limbs/a_image.nii.gz")[1].max() < 0
+    assert after.scout is not None
+    with torch.no_grad():  # it is listened to
+        after.scout.out.weight.zero_()
+    assert (
+        answers(after, folder / "limbs/a_image.nii.gz")[1].max()
+        > answers(network_of(second), folder / "limbs/a_image.nii.gz")[1].max()
+    )
+
+
+@pytest.mark.parametrize("widths", [(12,), (0, 8), (8, 4)])
+def test_scouts_that_cannot_be_built_are_refused(widths: tuple[int, ...]) -> None:
+    with pytest.raises(ModelError, match="divide by 8"):
+        replace(SPEC, presence_layers=1, scout_widths=widths)
+    with pytest.raises(ModelError, match="layers of presence"):
+        replace(SPEC, presence_layers=0, scout_widths=(8,))
 
 
 def test_what_it_cannot_learn_from_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -34,5 +34,11 @@ def make_channels(values: Tensor) -> Tensor:
     return torch.cat([_scaled(values, *NARROW), _scaled(values, *WIDE)], dim=1)
 
 
+def values_of(channels: Tensor) -> Tensor:
+    """The way back: intensities [B, ...] in units of the default window, within `WIDE`, from [B, 2, ...]."""
+    low, high = WIDE
+    return (channels[:, 1] / 4 + 0.5) * (high - low) + low
+
+
 def _scaled(values: Tensor, low: float, high: float) -> Tensor:
     return values.sub(low).div_(high - low).clamp_(0, 1).sub_(0.5).mul_(4)

@@ -43,6 +43,7 @@ class TextQuerySpec:
         mask_levels: the finest levels, so many, whose features the masks are drawn from.
         mask_width: channels that each of them gives.
         presence_layers: attention layers that presence has to itself, after the others.
+        scout_widths: channels of presence's own convolutions, each of which halves the resolution; none without any.
         concepts: ids of the structures whose query embeddings are part of the weights, in their order.
 
     Raises:
@@ -60,12 +61,14 @@ class TextQuerySpec:
     mask_levels: int = 3
     mask_width: int = 16
     presence_layers: int = 0
+    scout_widths: tuple[int, ...] = ()
     concepts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "backbone", Backbone(self.backbone))
         object.__setattr__(self, "widths", tuple(self.widths))
         object.__setattr__(self, "concepts", tuple(self.concepts))
+        object.__setattr__(self, "scout_widths", tuple(self.scout_widths))
         counts = (self.in_channels, self.query_width, self.width, self.heads, self.layers, self.mask_width)
         if min(*counts, *self.widths) < 1 or self.width % self.heads:
             raise ModelError(f"widths are positive and the heads divide the attention's width, got {self}")
@@ -73,6 +76,8 @@ class TextQuerySpec:
             raise ModelError(f"a backbone has 3 to {MAX_LEVELS} levels, got {len(self.widths)}")
         if not 1 <= min(self.token_levels, self.mask_levels) <= max(self.token_levels, self.mask_levels) <= self.levels:
             raise ModelError(f"levels for tokens and masks lie in 1..{self.levels}, got {self}")
+        if self.scout_widths and (not self.presence_layers or any(n < 8 or n % 8 for n in self.scout_widths)):
+            raise ModelError(f"what the scout sees goes to layers of presence, and its widths divide by 8, got {self}")
         if len(set(self.concepts)) != len(self.concepts):
             raise ModelError("a structure has one query embedding; some concepts are listed twice")
         if self.backbone is Backbone.SWIN_UNETR and (len(self.widths) != 5 or self.widths[0] % 12):

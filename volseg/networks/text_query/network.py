@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -32,10 +33,12 @@ class WindowFeatures:
     Attributes:
         masks: [B, F, I, J, K] features that masks are drawn from.
         tokens: [B, T, D] features that queries attend, with their positions.
+        scouted: [B, S, D] what presence has seen with its own eyes; None where it has none.
     """
 
     masks: Tensor
     tokens: Tensor
+    scouted: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +87,7 @@ class TextQueryNetwork(nn.Module):
         self.norm = nn.LayerNorm(spec.width)
         self.presence_layers = nn.ModuleList(_Layer(spec.width, spec.heads) for _ in range(spec.presence_layers))
         self.presence_norm = nn.LayerNorm(spec.width) if spec.presence_layers else None
+        self.scout = _Scout(spec) if spec.scout_widths else None
         features = spec.mask_width * spec.mask_levels
         self.mask = nn.Sequential(nn.Linear(spec.width, spec.width), nn.GELU(), nn.Linear(spec.width, features + 1))
         self.presence = nn.Sequential(nn.Linear(spec.width, spec.width), nn.GELU(), nn.Linear(spec.width, 1))
@@ -144,7 +148,8 @@ class TextQueryNetwork(nn.Module):
             level = features[depth]
             where = _positions(level.shape[2:], spacing_mm * 2**depth, level.device)
             tokens.append(layer(level.flatten(2).transpose(1, 2)) + self.position(where) + self.level[number])
-        return WindowFeatures(torch.cat(masks, dim=1), torch.cat(tokens, dim=1))
+        scouted = None if self.scout is None else self.scout(windows)
+        return WindowFeatures(torch.cat(masks, dim=1), torch.cat(tokens, dim=1), scouted)
 
     def decode(
         self, features: WindowFeatures, queries: Tensor, modality: Modality | Sequence[Modality], spacing_mm: float
@@ -157,20 +162,20 @@ class TextQueryNetwork(nn.Module):
             modality: of all windows, or of each.
             spacing_mm: as given to ``encode``.
         """
-        embeddings, presence = self.answers(features.tokens, queries, modality, spacing_mm)
+        embeddings, presence = self.answers(features, queries, modality, spacing_mm)
         return QueryOutput(self.draw(features.masks, embeddings), presence)
 
     def answers(
-        self, tokens: Tensor, queries: Tensor, modality: Modality | Sequence[Modality], spacing_mm: float
+        self, features: WindowFeatures, queries: Tensor, modality: Modality | Sequence[Modality], spacing_mm: float
     ) -> tuple[Tensor, Tensor]:
-        """Mask embeddings [B, Q, F + 1], the last number being a bias, and presence logits [B, Q]."""
-        x = self.attend(tokens, queries, modality, spacing_mm)
-        return self.mask(self.norm(x)), self.present(x, tokens)
+        """Mask embeddings [B, Q, F + 1], the last number being a bias, and presence logits [B, Q]; see ``decode``."""
+        x = self.attend(features.tokens, queries, modality, spacing_mm)
+        return self.mask(self.norm(x)), self.present(x, features.tokens, features.scouted)
 
     def attend(
         self, tokens: Tensor, queries: Tensor, modality: Modality | Sequence[Modality], spacing_mm: float
     ) -> Tensor:
-        """What queries have seen of windows, [B, Q, D]; arguments as ``answers``."""
+        """What queries have seen of windows, [B, Q, D], given the windows' tokens; see ``decode``."""
         batch = len(tokens)
         kinds = [modality] * batch if isinstance(modality, Modality) else list(modality)
         index = torch.tensor([MODALITIES.index(kind) for kind in kinds], device=tokens.device)
@@ -181,8 +186,10 @@ class TextQueryNetwork(nn.Module):
             x = layer(x, tokens)
         return x
 
-    def present(self, x: Tensor, tokens: Tensor) -> Tensor:
-        """Presence logits [B, Q] from what ``attend`` gave and the same tokens."""
+    def present(self, x: Tensor, tokens: Tensor, scouted: Tensor | None = None) -> Tensor:
+        """Presence logits [B, Q] from what ``attend`` gave, the same tokens, and what the scout saw."""
+        if scouted is not None:
+            tokens = torch.cat([tokens, scouted], dim=1)
         for layer in self.presence_layers:
             x = layer(x, tokens)
         norm = self.norm if self.presence_norm is None else self.presence_norm
@@ -201,6 +208,23 @@ class TextQueryNetwork(nn.Module):
     ) -> QueryOutput:
         """``encode`` and ``decode``."""
         return self.decode(self.encode(windows, spacing_mm), queries, modality, spacing_mm)
+
+
+class _Scout(nn.Module):
+    """Presence's own look at a window, coarse and wide: what masks are drawn from need not tell a thigh from a head."""
+
+    def __init__(self, spec: TextQuerySpec) -> None:
+        super().__init__()
+        parts: list[nn.Module] = []
+        for before, after in pairwise((spec.in_channels, *spec.scout_widths)):
+            parts += [nn.Conv3d(before, after, 3, stride=2, padding=1), nn.GroupNorm(8, after), nn.GELU()]
+        self.body = nn.Sequential(*parts)
+        self.out = nn.Linear(spec.scout_widths[-1], spec.width)
+
+    def forward(self, windows: Tensor) -> Tensor:
+        """[B, S, D] from windows [B, C, I, J, K]."""
+        tokens: Tensor = self.out(self.body(windows).flatten(2).transpose(1, 2))
+        return tokens
 
 
 class _Layer(nn.Module):

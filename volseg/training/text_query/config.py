@@ -116,8 +116,10 @@ class PresenceConfig:
         learning_rate: AdamW's, falling to 0 by a cosine.
         weight_decay: AdamW's.
         layers: attention layers that presence gets to itself.
+        scout: channels of convolutions that it gets besides, to look at windows with its own eyes; none for none.
         varied: part of the windows whose intensities are varied.
         drop: part of a window's tokens that a step does not see.
+        blind: part of the steps that see nothing but what the scout sees.
     """
 
     weights: Mapping[str, float]
@@ -128,8 +130,10 @@ class PresenceConfig:
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
     layers: int = 1
+    scout: tuple[int, ...] = ()
     varied: float = 0.5
     drop: float = 0.3
+    blind: float = 0.5
 
 
 @dataclass(frozen=True)

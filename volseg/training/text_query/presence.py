@@ -1,8 +1,9 @@
 """Presence trained once more, on windows of other parts of the body too; everything that draws masks stays as it is.
 
 While masks are learnt, presence is asked almost only where a structure is near, and learns little else than to say yes.
-Here windows are encoded once by the frozen network, at the sizes they have in use, and only presence's own attention
-layers learn from them. That takes minutes, and masks are the same to the bit.
+Here windows are encoded once by the frozen network, at the sizes they have in use, and only what presence has to itself
+learns from them: attention layers, and convolutions that look at the windows anew, with other intensities each time.
+That takes minutes, and masks are the same to the bit.
 """
 
 from __future__ import annotations
@@ -18,17 +19,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from volseg.data.modality import Modality
 from volseg.errors import TrainingError
+from volseg.networks.text_query.channels import make_channels, values_of
 from volseg.networks.text_query.config import TextQuerySpec
 from volseg.networks.text_query.network import TextQueryNetwork
 from volseg.training.text_query.bundle import windows_at
 from volseg.training.text_query.config import GroupConfig, PresenceConfig, TextTrainConfig, ViewConfig
+from volseg.training.text_query.paint import vary
 from volseg.training.text_query.run import export_text, read_sources
 from volseg.training.text_query.samples import MIN_VOXELS, Sampler
 
 logger = logging.getLogger(__name__)
 
 TOLD_EVERY = 50
+OWN = ("presence_layers.", "presence_norm.", "scout.")
+"""Names of the weights that only presence uses, and that weights trained without them lack."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,11 +45,15 @@ class SeenWindow:
         seen: [Q, D] of what was asked for and is known.
         tokens: [T, D] float16.
         present: [Q], 0 or 1.
+        values: [I, J, K] float16 in units of the default window.
+        modality: of the window.
     """
 
     seen: Tensor
     tokens: Tensor
     present: Tensor
+    values: Tensor
+    modality: Modality
 
 
 def tune_presence(config: TextTrainConfig, folder: Path, weights: Path, output: Path) -> Path:
@@ -62,14 +72,19 @@ def tune_presence(config: TextTrainConfig, folder: Path, weights: Path, output: 
     if settings is None:
         raise TrainingError("the configuration has no part 'presence'; it says which windows presence is trained on")
     torch.manual_seed(config.seed)
-    network = with_presence_layers(weights, settings.layers)
+    network = with_presence_layers(weights, settings.layers, settings.scout)
     windows = see_windows(network, config, settings, folder)
     fit_presence(network, windows, settings, config.seed)
     return export_text(network.state_dict(), network.spec, output)
 
 
-def with_presence_layers(weights: Path, layers: int) -> TextQueryNetwork:
-    """The network of a weights file, whose presence gets layers that begin as copies of the last one of all queries.
+def with_presence_layers(weights: Path, layers: int, scout: tuple[int, ...] = ()) -> TextQueryNetwork:
+    """The network of a weights file, whose presence gets what it does not have yet.
+
+    Args:
+        weights: safetensors.
+        layers: attention layers; new ones begin as copies of the last one of all queries.
+        scout: channels of its convolutions; new ones are random.
 
     Raises:
         TrainingError: the weights do not fit the network that they describe.
@@ -79,14 +94,14 @@ def with_presence_layers(weights: Path, layers: int) -> TextQueryNetwork:
     with safe_open(weights, "pt") as file:
         spec = TextQuerySpec.from_json(file.metadata()["spec"])
         state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-    network = TextQueryNetwork(replace(spec, presence_layers=layers))
+    network = TextQueryNetwork(replace(spec, presence_layers=layers, scout_widths=scout))
     try:
         missing, unexpected = network.load_state_dict(state, strict=False)
     except RuntimeError as error:
         raise TrainingError(f"{weights} does not fit its network: {str(error)[:300]}") from error
-    if unexpected or any(not name.startswith(("presence_layers.", "presence_norm.")) for name in missing):
+    if unexpected or any(not name.startswith(OWN) for name in missing):
         raise TrainingError(f"{weights} misses {missing[:3]} and has {unexpected[:3]} besides")
-    if missing:
+    if any(name.startswith("presence_layers.") for name in missing):
         for layer in network.presence_layers:
             layer.load_state_dict(network.layers[-1].state_dict())
         if network.presence_norm is not None:
@@ -112,7 +127,8 @@ def see_windows(
                 tokens = network.encode(sample.window, sample.spacing_mm).tokens
             queries = network.embeddings([c for c, one in zip(sample.concepts, known, strict=True) if one])
             seen = network.attend(tokens.float(), queries, sample.modality, sample.spacing_mm)
-        found.append(SeenWindow(seen[0].clone(), tokens[0].half(), sample.present[known]))
+        values = values_of(sample.window)[0].half()
+        found.append(SeenWindow(seen[0].clone(), tokens[0].half(), sample.present[known], values, sample.modality))
         if (number + 1) % TOLD_EVERY == 0:
             logger.info("%d of %d windows encoded", number + 1, settings.windows)
     return found
@@ -129,7 +145,8 @@ def fit_presence(network: TextQueryNetwork, windows: Sequence[SeenWindow], setti
         raise TrainingError(f"of {len(answers)} answers {int(answers.sum())} are 'present'; presence needs both kinds")
     weight = float((answers == 0).sum() / answers.sum())
     norm = [] if network.presence_norm is None else [network.presence_norm]
-    parts: list[nn.Module] = [network.presence_layers, network.presence, *norm]
+    scout = [] if network.scout is None else [network.scout]
+    parts: list[nn.Module] = [network.presence_layers, network.presence, *norm, *scout]
     learning = [one.requires_grad_(True) for part in parts for one in part.parameters()]
     optimizer = torch.optim.AdamW(learning, settings.learning_rate, weight_decay=settings.weight_decay)
     rng = np.random.default_rng([seed, 17])
@@ -140,8 +157,10 @@ def fit_presence(network: TextQueryNetwork, windows: Sequence[SeenWindow], setti
         total = 0.0
         for number in rng.choice(len(windows), min(settings.batch, len(windows)), replace=False):
             window = windows[number]
-            kept = torch.from_numpy(rng.random(len(window.tokens)) >= settings.drop)
-            logits = network.present(window.seen[None], window.tokens[kept].float()[None])[0]
+            scouted = None if network.scout is None else network.scout(_look(window, rng))
+            part = 1.0 if scouted is not None and rng.random() < settings.blind else settings.drop
+            kept = torch.from_numpy(rng.random(len(window.tokens)) >= part)
+            logits = network.present(window.seen[None], window.tokens[kept].float()[None], scouted)[0]
             weights = torch.where(window.present == 1, weight, 1.0)
             loss = binary_cross_entropy_with_logits(logits, window.present, weights) / settings.batch
             torch.autograd.backward(loss)
@@ -151,6 +170,12 @@ def fit_presence(network: TextQueryNetwork, windows: Sequence[SeenWindow], setti
             logger.info("step %d of %d, loss %.4f", step + 1, settings.steps, total)
     for one in learning:
         one.requires_grad_(False)
+
+
+def _look(window: SeenWindow, rng: np.random.Generator) -> Tensor:
+    """A window as the network takes it, [1, 2, I, J, K], with other intensities and perhaps mirrored."""
+    values = vary(window.values.float(), rng, strong=window.modality is not Modality.CT)
+    return make_channels((values.flip(0) if rng.random() < 0.5 else values)[None, None])
 
 
 def _shown(config: TextTrainConfig, settings: PresenceConfig) -> TextTrainConfig:

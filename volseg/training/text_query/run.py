@@ -265,7 +265,8 @@ def _gradients(network: TextQueryNetwork, sample: TextSample, config: TextTrainC
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
         features = network.encode(sample.window.to(device), sample.spacing_mm)
     # Queries are few: in float32 they cost nothing and lose nothing.
-    features = WindowFeatures(features.masks.float(), features.tokens.float())
+    scouted = None if features.scouted is None else features.scouted.float()
+    features = WindowFeatures(features.masks.float(), features.tokens.float(), scouted)
     output = network.decode(features, network.embeddings(sample.concepts), sample.modality, sample.spacing_mm)
     on_device = sample if device.type == "cpu" else _moved(sample, device)
     loss = text_loss(output, on_device)
