@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from volseg.data.object_mask import ObjectMask
+from volseg.inferers.half import half_is_fast
 from volseg.inferers.refine.channels import all_channels, kept_logits, prompt_channels, show_image, show_mask
 from volseg.inferers.refine.lattice import Lattice, choose_lattice
 from volseg.inferers.refine.settings import RefineSettings
@@ -97,7 +98,7 @@ class Refiner:
         device = next(self.network.parameters()).device
         said, shown = prompt_channels(lattice, prompts), show_mask(lattice, draft)
         channels = all_channels(show_image(lattice, image, window), shown, said)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half_is_fast(device)):
             logits = self.network(channels.to(device))
         kept = kept_logits(trust, shown, said)
         return _as_clicked(logits[0, 0].float().cpu() + kept, lattice, prompts)

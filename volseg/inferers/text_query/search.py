@@ -13,6 +13,7 @@ from torch import Tensor
 
 from volseg.data.modality import Modality
 from volseg.geometry import Grid
+from volseg.inferers.half import half_is_fast
 from volseg.inferers.text_query.settings import SearchSettings
 from volseg.inferers.text_query.volume import LINEAR, midline_of, network_grid, to_network
 from volseg.inferers.windows import SlidingWindows, WindowSettings
@@ -211,7 +212,7 @@ class NetworkPredictor:
 
     def encode(self, windows: Tensor) -> tuple[Tensor, Tensor]:
         """Mask features and the queries' mask embeddings."""
-        with torch.autocast(windows.device.type, dtype=torch.bfloat16, enabled=_half_is_fast(windows.device)):
+        with torch.autocast(windows.device.type, dtype=torch.bfloat16, enabled=half_is_fast(windows.device)):
             features: WindowFeatures = self._network.encode(windows, self._spacing_mm)
         scouted = None if features.scouted is None else features.scouted.float()
         full = WindowFeatures(features.masks.float(), features.tokens.float(), scouted)
@@ -232,14 +233,6 @@ class NetworkPredictor:
         if any(self._bias[first:last]):
             logits += torch.tensor(self._bias[first:last], device=logits.device)[:, None, None, None]
         return logits
-
-
-def _half_is_fast(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 in hardware; the network was trained in it."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    known = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    return device.type == "cpu" and any(getattr(torch.cpu, name, lambda: False)() for name in known)
 
 
 class _Blocks:
