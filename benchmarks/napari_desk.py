@@ -132,7 +132,7 @@ def waits(open_session, watch, clicks):
         desk.session.add_prompt(number, prompt)
         _, done, done_cpu = watch.wait(lambda event: isinstance(event, Idle))
         painted = [row for row in watch.events if isinstance(row[0], Painted)]
-        # A correction that needs no draft is seen when it is done.
+        # A correction of little is seen when it is done.
         _, seen, seen_cpu = next((row for row in painted if row[0].preview), painted[-1])
         slices = int(desk.mask(number).full().any(axis=(1, 2)).sum())
         values = (seen - start, seen_cpu - cpu, done - start, done_cpu - cpu, slices)

@@ -316,6 +316,54 @@ def test_a_correction_only_adds_or_only_takes_away(positive: bool) -> None:
     assert (shifted & ~anew).any()
 
 
+@pytest.mark.parametrize("axcodes", ["RAS", "PIL"])
+@pytest.mark.parametrize("positive", [True, False])
+def test_a_correction_is_seen_around_the_click_before_it_is_done(positive: bool, axcodes: str) -> None:
+    plain = make_grid((60, 56, 50), (1.0, 1.0, 1.0))
+    offset = np.stack(np.indices(plain.shape), axis=-1) - (30, 28, 25)
+    bright = np.sqrt((offset**2).sum(axis=-1))
+    # What is wrong of the draft is all of a shell, near the click and far from it.
+    thick, thin = bright < 20, bright < 17
+    place = np.array([30.0, 28, 43.5])
+    turned, grid = stored(thick if positive else thin, plain, axcodes)
+    draft = ObjectMask.of(4, grid, stored(thin if positive else thick, plain, axcodes)[0], 0.6)
+    image = torch.from_numpy(turned.astype(np.float32))
+    click = Point(tuple(grid.to_ijk(plain.to_ras_mm(place))), Frame.IJK, positive=positive)
+    network = Threshold()
+    refiner = Refiner(network, RefineSettings(samples=200_000, settled=0, finest=0.9))
+    grown: list[ObjectMask] = []
+    found = refiner.refine(image, WINDOW, draft, [click], correcting=True, partial=grown.append)
+    alone = refiner.refine(image, WINDOW, draft, [click], correcting=True)
+    assert np.array_equal(found.full(), alone.full())
+    assert found.start_ijk == alone.start_ijk
+    (glance,) = grown
+    assert (glance.object_id, glance.presence) == (4, 0.6)
+    assert np.prod(network.shapes[0]) <= np.prod(network.shapes[1]) / 2
+    change, whole = glance.full() != draft.full(), found.full() != draft.full()
+    assert (glance.full()[change] == positive).all()
+    # The shell is answered around the click and nowhere else; there, as it is in the end.
+    away_mm = np.linalg.norm(
+        (np.stack(np.indices(grid.shape), axis=-1) - np.array(click.position)) * grid.spacing_mm, axis=-1
+    )
+    near = away_mm < 8
+    assert (change & near).sum() > 100
+    assert np.array_equal(change[near], whole[near])
+    assert np.ptp(np.argwhere(change), axis=0).max() < 28
+    assert np.ptp(np.argwhere(whole), axis=0).max() > 35
+
+
+def test_a_first_look_and_one_at_little_are_not_seen_before_they_are_done() -> None:
+    _mask, image = bright_ball(4.0)
+    draft = ObjectMask.of(1, GRID, ball(GRID, (20.0, 17.0, 10.0), 3.0))
+    click = Point((20, 17, 11), Frame.IJK)
+    grown: list[ObjectMask] = []
+    Refiner(Threshold()).refine(image, WINDOW, draft, [click], partial=grown.append)
+    # Here a glance would see nearly all of the block, and take nearly as long.
+    small = RefineSettings(samples=16_000)
+    Refiner(Threshold(), small).refine(image, WINDOW, draft, [click], correcting=True, partial=grown.append)
+    assert not grown
+
+
 def test_an_object_at_the_border_of_the_image_is_kept_whole() -> None:
     grid = make_grid((30, 30, 6), (1.0, 1.0, 4.0))
     mask = np.zeros(grid.shape, bool)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
+from volseg.data.object_mask import ObjectMask
 from volseg.errors import ModelError
 from volseg.geometry import Frame, Grid
 from volseg.inferers.refine.settings import RefineSettings
@@ -112,6 +113,37 @@ def test_a_click_costs_one_look_and_undo_none(
         assert np.array_equal(again, masks[1])
     with model.encode(image) as fresh:
         assert np.array_equal(model.segment(fresh, PromptSet.of(GRID, [BOX, *CLICKS])).masks[0].full(), masks[3])
+
+
+def test_a_correction_is_seen_before_it_is_done(bundle: Path) -> None:
+    model = load_model(bundle, device="cpu")
+    grid = Grid((64, 64, 40), np.diag([1.0, 1.0, 1.0, 1.0]))
+    values = np.random.default_rng(0).normal(100, 20, (1, *grid.shape)).astype(np.float32)
+    values[0, 10:50, 12:52, 8:32] += 120
+    image = MetaTensor(torch.from_numpy(values), affine=grid.affine_ras)
+    cube = np.zeros(grid.shape, bool)
+    cube[10:50, 12:52, 8:30] = True
+    opening = MaskPrompt(cube, grid)
+    clicks = (Point((30, 30, 31), Frame.IJK), Point((9, 30, 20), Frame.IJK, positive=False))
+    assert isinstance(model, RefinedModel)
+    model.refiner.settings = RefineSettings(samples=64_000)
+    grown: list[ObjectMask] = []
+
+    def said(count: int, object_id: int) -> PromptSet:
+        return PromptSet(grid, (PromptedObject(object_id, (opening, *clicks[:count])),))
+
+    with model.encode(image) as encoding:
+        model.segment(encoding, said(0, 3), partial=grown.append)
+        grown.clear()
+        for count in (1, 2):
+            # Another object may have been shown in the same way before.
+            done = model.segment(encoding, said(count, 3 + count), partial=grown.append).masks[0]
+            assert [one.object_id for one in grown] == [3 + count]
+            grown.clear()
+        model.segment(encoding, said(1, 3), partial=grown.append)
+        assert not grown  # it is remembered
+    with model.encode(image) as fresh:
+        assert np.array_equal(model.segment(fresh, said(2, 3)).masks[0].full(), done.full())
 
 
 def test_objects_do_not_disturb_each_other(model: RefinedModel, image: MetaTensor) -> None:

@@ -129,27 +129,46 @@ class RefinedModel(Model):
         masks = []
         for number, (item, (opening, corrections)) in enumerate(zip(prompts.objects, split, strict=True)):
             report(progress, DRAFT_SHARE + (1 - DRAFT_SHARE) * number / len(split), "looking again")
-            mask = self._corrected(encoding, first[opening], opening, corrections)
+            shown = _numbering(partial, item.object_id)
+            mask = self._corrected(encoding, first[opening], opening, corrections, shown)
             masks.append(mask.numbered(item.object_id))
         return tuple(masks)
 
     def _corrected(
-        self, encoding: RefinedEncoding, mask: ObjectMask, opening: tuple[Prompt, ...], corrections: Sequence[Prompt]
+        self,
+        encoding: RefinedEncoding,
+        mask: ObjectMask,
+        opening: tuple[Prompt, ...],
+        corrections: Sequence[Prompt],
+        partial: PartialCallback | None,
     ) -> ObjectMask:
-        """The mask after all corrections, of which those that were seen before are remembered."""
+        """The mask after all corrections, of which those that were seen before are remembered.
+
+        The newest one is what a person waits for: only it is shown before it is done.
+        """
         known = encoding.known
         _remember(known, opening, mask)
         for count in range(1, len(corrections) + 1):
             said = (*opening, *corrections[:count])
-            mask = known[said] if said in known else self._look(encoding, mask, said, correcting=True)
+            if said in known:
+                mask = known[said]
+            else:
+                shown = partial if count == len(corrections) else None
+                mask = self._look(encoding, mask, said, correcting=True, partial=shown)
             _remember(known, said, mask)
         return mask
 
     def _look(
-        self, encoding: RefinedEncoding, mask: ObjectMask, said: Sequence[Prompt], *, correcting: bool = False
+        self,
+        encoding: RefinedEncoding,
+        mask: ObjectMask,
+        said: Sequence[Prompt],
+        *,
+        correcting: bool = False,
+        partial: PartialCallback | None = None,
     ) -> ObjectMask:
         window = encoding.drafts.slices.window
-        return self.refiner.refine(encoding.image[0], window, mask, said, correcting=correcting)
+        return self.refiner.refine(encoding.image[0], window, mask, said, correcting=correcting, partial=partial)
 
 
 def opening_and_corrections(prompts: Sequence[Prompt]) -> tuple[tuple[Prompt, ...], tuple[Prompt, ...]]:
@@ -164,6 +183,11 @@ def opening_and_corrections(prompts: Sequence[Prompt]) -> tuple[tuple[Prompt, ..
         return tuple(prompts), ()
     chosen = {id(one) for one in showing}
     return tuple(showing), tuple(one for one in prompts if id(one) not in chosen)
+
+
+def _numbering(partial: PartialCallback | None, object_id: int) -> PartialCallback | None:
+    """Remembered masks may be of another object that was shown in the same way."""
+    return None if partial is None else lambda mask: partial(mask.numbered(object_id))
 
 
 def _remember(known: OrderedDict[tuple[Prompt, ...], ObjectMask], said: tuple[Prompt, ...], mask: ObjectMask) -> None:
