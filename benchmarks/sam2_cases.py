@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -50,6 +50,10 @@ class Options:
 
 
 Case = Callable[[Options], Iterator[Outcome]]
+
+
+FADED = 0.1
+"""Factor on what frames take from the memory where a correction's effect is to fade; see ``fading_weights``."""
 
 
 def box(side: int, shift: int = 0) -> FramePrompts:
@@ -226,6 +230,18 @@ def early_stop(options: Options) -> Iterator[Outcome]:
     yield Outcome(outcome.case, outcome.target, outcome.ratio, outcome.medians, outcome.unit, outcome.runs, notes)
 
 
+def fading_weights(variant: str, side: int) -> dict[str, Tensor]:
+    """Meta's random weights with the memory turned down, so that a correction's effect fades as with trained weights.
+
+    Without it a random network's masks depend on nothing as much as on the memory, and a click changes all of them, for
+    ever: there would be nothing to stop at. What is computed for a frame stays the same.
+    """
+    state = meta_predictor(variant, side).state_dict()
+    heard = [name for name in state if name.startswith("memory_attention.") and ".cross_attn_image.out_proj." in name]
+    assert heard
+    return {name: FADED * value if name in heard else value for name, value in state.items()}
+
+
 def phantom(count: int, side: int) -> Tensor:
     """``[N, 3, S, S]``: a bright ball in noise, normalised with the mean and deviation of ImageNet."""
     generator = torch.Generator().manual_seed(1)
@@ -251,9 +267,16 @@ def corrections(variant: str, options: Options) -> Iterator[Outcome]:
         yield from _correction(title, 0.3, network, [], images, first, options)
     else:
         side, count = (128, 8) if options.quick else (1024, 16)
-        network, predictor = networks(variant, side, options.device)
+        state = fading_weights(variant, side)
+        predictor = copy.deepcopy(meta_predictor(variant, side))
+        predictor.load_state_dict(state)
+        predictor.to(options.device)
+        network = Sam2Network(volseg_network(variant, side).spec, convert(state, recognise(state, image_size=side)))
+        network.to(options.device)
         title, images = f"{count} frames, {variant} {side}", frames(count, side)
-        yield from _correction(title, 0.5, network, [Meta(predictor)], images, box(side), options)
+        for outcome in _correction(title, 0.5, network, [Meta(predictor)], images, box(side), options):
+            simulated = f"random weights; what frames hear of the memory is {FADED} of what it is with them"
+            yield replace(outcome, notes={**outcome.notes, "simulated": simulated})
 
 
 def _correction(
