@@ -205,29 +205,32 @@ def loop_delays(predict, wait, settled, count=6):
 
 
 def sleeping(monkey, engine):
-    """Makes models sleep for as long as they would work, and answer with the same masks."""
+    """Makes models sleep for as long as they would work, show the same masks and report the same progress meanwhile."""
     real = engine.segment
     known = {}
 
     def segment(self, options, prompts, **choices):
         key = prompts.dumps()
-        if not monkey["sleep"]:
-            start = time.perf_counter()
-            shown = []
-            partial = choices.pop("partial")
-
-            def keep(mask):
-                shown.append((time.perf_counter() - start, mask))
-                partial(mask)
-
-            result = real(self, options, prompts, partial=keep, **choices)
-            known[key] = (time.perf_counter() - start, shown, result)
-            return result
-        seconds, shown, result = known[key]
         start = time.perf_counter()
-        for at, mask in shown:
+        if not monkey["sleep"]:
+            said = []
+
+            def noted(name):
+                def tell(*what):
+                    said.append((time.perf_counter() - start, name, what))
+                    return choices[name](*what)
+
+                return tell
+
+            result = real(
+                self, options, prompts, **{**choices, **{name: noted(name) for name in ("partial", "progress")}}
+            )
+            known[key] = (time.perf_counter() - start, said, result)
+            return result
+        seconds, said, result = known[key]
+        for at, name, what in said:
             time.sleep(max(0.0, at - (time.perf_counter() - start)))
-            choices["partial"](mask)
+            choices[name](*what)
         time.sleep(max(0.0, seconds - (time.perf_counter() - start)))
         return result
 
@@ -248,8 +251,11 @@ def callbacks(rows):
     }
 
 
-def delays(clicks):
-    """The event loop's delays while a model predicts, in either place, and while one sleeps that answers the same."""
+def delays(clicks, repeats):
+    """The event loop's delays while a model predicts, in either place, and while one sleeps that answers the same.
+
+    Each repetition predicts on new objects and then sleeps over the same ones; the first only warms up.
+    """
     from napari_volseg import opening
 
     from volseg.geometry import Frame
@@ -269,27 +275,35 @@ def delays(clicks):
         real, opening.worker_session = opening.worker_session, session_of
         viewer, widget, _, wait = open_window(MODEL)
         opening.worker_session = real
-        session = widget.session
+        session, rows = widget.session, {"predicting": [], "sleeping": []}
 
         def settled(session=session, widget=widget):
             return not session.outdated() and not widget.progress.isVisible()
 
-        def click(index, widget=widget):
-            local = np.random.default_rng(index)
-            position = (int(local.integers(24, 36)), int(local.integers(110, 150)), int(local.integers(110, 150)))
-            widget.new_object()
-            widget.add_prompt(Point(position, Frame.IJK))
+        for repeat in range(repeats + 1):
 
-        rows = {"predicting": loop_delays(click, wait, settled, clicks)}
-        for _ in range(2 * clicks):
-            session.undo()
-        wait(settled)
-        session._results.clear()
-        monkey["sleep"] = True
-        rows["sleeping"] = loop_delays(click, wait, settled, clicks)
-        found[place] = rows
+            def click(index, widget=widget, first=repeat * clicks):
+                local = np.random.default_rng(first + index)
+                position = (int(local.integers(24, 36)), int(local.integers(110, 150)), int(local.integers(110, 150)))
+                widget.new_object()
+                widget.add_prompt(Point(position, Frame.IJK))
+
+            for name, one in rows.items():
+                monkey["sleep"] = name == "sleeping"
+                one.append(loop_delays(click, wait, settled, clicks))
+                for _ in range(2 * clicks):
+                    session.undo()
+                wait(settled)
+                session._results.clear()
+        found[place] = {name: over_repetitions(one[1:]) for name, one in rows.items()}
         viewer.close()
     return found
+
+
+def over_repetitions(rows):
+    """The median of each number over the repetitions, and every p99."""
+    middle = {name: round(float(np.median([row[name] for row in rows])), 4) for name in rows[0]}
+    return {**middle, "every p99": [row["p99"] for row in rows]}
 
 
 def memory_mib(process):
@@ -353,7 +367,8 @@ def rounds(count):
             QApplication.processEvents()
         gc.collect()
         memory.append(round(process.memory_info().rss / 2**20))
-        print(len(memory), "rounds, MiB:", memory[-1], file=sys.stderr, flush=True)
+        left = [sum(row[index]() is not None for row in refs) for index in range(3)]
+        print(len(memory), "rounds, MiB:", memory[-1], "left:", left, file=sys.stderr, flush=True)
     alive = [sum(row[index]() is not None for row in refs) for index in range(3)]
     time.sleep(2)  # threads and processes end by themselves
     return {
@@ -368,8 +383,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=["latency", "delays", "window", "rounds"])
     parser.add_argument("-n", type=int, default=None, help="clicks (20, delays 6), prompts (200) or rounds (20)")
+    parser.add_argument("--repeats", type=int, default=5, help="of delays, of which medians are printed (5)")
     chosen = parser.parse_args()
-    work = {"latency": (latency, 20), "delays": (delays, 6), "window": (window, 200), "rounds": (rounds, 20)}
+    work = {
+        "latency": (latency, 20),
+        "delays": (lambda clicks: delays(clicks, chosen.repeats), 6),
+        "window": (window, 200),
+        "rounds": (rounds, 20),
+    }
     run, count = work[chosen.part]
     print(json.dumps({chosen.part: run(chosen.n or count)}, indent=1))
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from napari.layers import Image, Labels, Layer
 from napari_volseg.geometry import LayerVolume
-from napari_volseg.readers import dicom_reader, labelmap_reader, read_labels, read_volume
+from napari_volseg.readers import dicom_reader, read_labels, read_volume, volume_reader
 from napari_volseg.samples import draw_phantom, phantom
 from napari_volseg.writers import write_label_layer
 from phantom import centroids_ras_mm, make_phantom
@@ -53,7 +53,7 @@ def test_segments_come_with_names_colours_and_layers(tmp_path):
     truth = make_phantom("LPS")
     labels = tuple(Label(value, f"part {value}", (value, 2 * value, 3 * value)) for value in (1, 2, 3, 5))
     write_labelmap(LabelMap(truth.grid, (truth.array.astype(np.uint8),), labels), tmp_path / "s.seg.nrrd")
-    assert labelmap_reader(str(tmp_path / "s.seg.nrrd")) is read_labels
+    assert volume_reader(str(tmp_path / "s.seg.nrrd")) is read_labels
     (data,) = read_labels(str(tmp_path / "s.seg.nrrd"))
     layer = Layer.create(*data)
     assert isinstance(layer, Labels)
@@ -101,6 +101,25 @@ def test_a_name_that_was_typed_without_an_ending_gets_that_of_the_chosen_format(
         assert getattr(import_module(module), name)(str(typed), data, attributes) == [str(typed)]
         endings.append(writer.filename_extensions[0])
     assert endings == [".nii.gz", ".seg.nrrd"]
+
+
+def test_each_kind_of_file_opens_as_what_it_is_where_volseg_is_chosen(tmp_path):
+    from dicom_files import write_series
+    from napari.plugins import _initialize_plugins, _npe2
+
+    truth = make_phantom("LPS")
+    nibabel.save(nibabel.Nifti1Image(truth.array, truth.affine_ras), tmp_path / "a.nii.gz")
+    labels = (Label(1, "part", (10, 20, 30)),)
+    segments = LabelMap(truth.grid, ((truth.array > 0).astype(np.uint8),), labels)
+    write_labelmap(segments, tmp_path / "a.seg.nrrd")
+    write_series(tmp_path / "series", truth.array, truth.affine_ras)
+    _initialize_plugins()
+    for name, kind in (("a.nii.gz", "image"), ("a.seg.nrrd", "labels"), ("series", "image")):
+        path = str(tmp_path / name)
+        assert _npe2.get_readers(path)["napari-volseg"] == "volseg"
+        found = _npe2.read([path], plugin="napari-volseg", stack=False)
+        assert found is not None
+        assert [data[2] for data in found[0]] == [kind]
 
 
 def test_the_sample_is_what_it_says():

@@ -37,8 +37,10 @@ from volseg.sessions.session import ResultKey, Session
 
 logger = logging.getLogger(__name__)
 
-PROGRESS_INTERVAL_S = 0.1
-"""Progress is told no more often than this, but for where it begins and ends."""
+PROGRESS_INTERVAL_S = 0.25
+"""Progress is told no more often than this, but for where it begins and ends. A window that is drawn in software needs
+25 ms for each time.
+"""
 
 RETRY_S = (0.5, 1.0, 2.0, 5.0)
 """How long to wait before an engine that cannot be reached is tried again; the last one from then on."""

@@ -140,7 +140,16 @@ def main() -> None:
     # The first request needs them in any case; meanwhile the window's process reads the image.
     import monai.data  # noqa: F401
 
+    _leave_a_core()
     child.serve()
+
+
+def _leave_a_core() -> None:
+    """Computes in one thread fewer than there are cores, as the window draws meanwhile, perhaps in software."""
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(max(1, min(torch.get_num_threads(), cores - 1)))
 
 
 if __name__ == "__main__":

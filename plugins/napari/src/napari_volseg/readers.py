@@ -29,13 +29,14 @@ def dicom_reader(path: Any) -> Reader | None:
 
 
 def volume_reader(path: Any) -> Reader | None:
-    """Napari's hook for NIfTI, NRRD, MetaImage and single DICOM files."""
-    return read_volume if isinstance(path, str) else None
+    """Napari's hook for NIfTI, NRRD, MetaImage and single DICOM files.
 
-
-def labelmap_reader(path: Any) -> Reader | None:
-    """Napari's hook for 3D Slicer's segmentations."""
-    return read_labels if isinstance(path, str) else None
+    Also for 3D Slicer's segmentations, which are NRRD files, too: of two readers of one plugin that take a file, napari
+    calls either.
+    """
+    if not isinstance(path, str):
+        return None
+    return read_labels if path.lower().endswith(".seg.nrrd") else read_volume
 
 
 def read_volume(path: Any) -> list[LayerData]:
