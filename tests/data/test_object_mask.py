@@ -112,12 +112,9 @@ def test_another_number_for_the_same_voxels() -> None:
 
 
 @given(grids(largest=5), st.data())
-def test_union_and_intersection_are_those_of_the_voxels(grid, data) -> None:
+def test_a_union_has_the_voxels_of_both(grid, data) -> None:
     masks = [data.draw(hnp.arrays(bool, grid.shape, elements=st.sampled_from([False, False, True]))) for _ in range(2)]
     first, second = (ObjectMask.of(number, grid, mask, 0.5) for number, mask in enumerate(masks, start=1))
-    for found, expected in (
-        (first.union(second), masks[0] | masks[1]),
-        (first.intersection(second), masks[0] & masks[1]),
-    ):
-        assert np.array_equal(found.full(), expected)
-        assert (found.object_id, found.presence, found.voxels) == (1, 0.5, int(expected.sum()))
+    found = first.union(second)
+    assert np.array_equal(found.full(), masks[0] | masks[1])
+    assert (found.object_id, found.presence, found.voxels) == (1, 0.5, int((masks[0] | masks[1]).sum()))

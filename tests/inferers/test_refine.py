@@ -288,15 +288,19 @@ def test_the_draft_counts_where_nobody_clicked() -> None:
     assert taken[20, 17, 10]
 
 
-def test_corrections_leave_more_as_it_is_than_first_looks() -> None:
-    mask, image = bright_ball(8.0)
+@pytest.mark.parametrize(("settled", "stays"), [(0.5, False), (8.0, True)])
+def test_corrections_leave_what_is_far_from_clicks_as_it_is(settled: float, stays: bool) -> None:
+    mask, image = bright_ball(8.0)  # the network's logits are -2 and 2
     far = ball(GRID, (34.0, 8.0, 10.0), 4.0)
-    draft = ObjectMask.of(1, GRID, mask | far)
-    against = Threshold(lambda channels: channels[:, Channel.IMAGE, None])  # logits of -2 and 2
-    refiner = Refiner(against, RefineSettings(trust=1.0, settled=8.0))
+    refiner = Refiner(Threshold(), RefineSettings(settled_inside=settled))
+    beside = Point((29, 17, 10), Frame.IJK, positive=False)
+    left = refiner.refine(image, WINDOW, ObjectMask.of(1, GRID, mask | far), [beside], correcting=True).full()
+    assert left[34, 8, 10] == stays
+    refiner = Refiner(Threshold(), RefineSettings(settled_outside=settled))
     click = Point((20, 17, 10), Frame.IJK)
-    assert not refiner.refine(image, WINDOW, draft, [click]).full()[34, 8, 10]
-    assert refiner.refine(image, WINDOW, draft, [click], correcting=True).full()[34, 8, 10]
+    grown = refiner.refine(image, WINDOW, ObjectMask.of(1, GRID, far), [click], correcting=True).full()
+    assert grown[20, 17, 10]
+    assert grown[13, 17, 10] != stays
 
 
 @pytest.mark.parametrize("positive", [True, False])
@@ -330,7 +334,7 @@ def test_a_correction_is_seen_around_the_click_before_it_is_done(positive: bool,
     image = torch.from_numpy(turned.astype(np.float32))
     click = Point(tuple(grid.to_ijk(plain.to_ras_mm(place))), Frame.IJK, positive=positive)
     network = Threshold()
-    refiner = Refiner(network, RefineSettings(samples=200_000, settled=0, finest=0.9))
+    refiner = Refiner(network, RefineSettings(samples=200_000, settled_outside=0, settled_inside=0, finest=0.9))
     grown: list[ObjectMask] = []
     found = refiner.refine(image, WINDOW, draft, [click], correcting=True, partial=grown.append)
     alone = refiner.refine(image, WINDOW, draft, [click], correcting=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
@@ -110,21 +110,12 @@ class ObjectMask:
         stop = np.maximum(np.add(self.start_ijk, self.shape), np.add(other.start_ijk, other.shape))
         block = np.zeros(stop - start, dtype=bool)
         for mask in (self, other):
-            inside = block[_slices(np.array(mask.start_ijk) - start, mask.shape)]
+            first = (np.array(mask.start_ijk) - start).tolist()
+            inside = block[tuple(slice(a, a + n) for a, n in zip(first, mask.shape, strict=True))]
             for where, slab in mask.slabs():
                 inside[where] |= slab
         i, j, k = start.tolist()
         return ObjectMask(self.object_id, self.grid, (i, j, k), block, self.presence)
-
-    def intersection(self, other: ObjectMask) -> ObjectMask:
-        """The voxels of both, with this mask's number and presence; ``other`` is on the same grid."""
-        start = np.maximum(self.start_ijk, other.start_ijk)
-        shape = np.minimum(np.add(self.start_ijk, self.shape), np.add(other.start_ijk, other.shape)) - start
-        if (shape <= 0).any():
-            return ObjectMask(self.object_id, self.grid, (0, 0, 0), np.zeros((0, 0, 0), dtype=bool), self.presence)
-        block = self.part(_slices(start - self.start_ijk, shape)) & other.part(_slices(start - other.start_ijk, shape))
-        i, j, k = start.tolist()
-        return ObjectMask.of(self.object_id, self.grid, block, self.presence, (i, j, k))
 
     @property
     def size(self) -> int:
@@ -198,11 +189,6 @@ class ObjectMask:
         """Whether any of the object's voxels is not zero in an array of the grid's shape."""
         inside = other[self.slices]
         return any(bool((slab & (inside[where] != 0)).any()) for where, slab in self.slabs())
-
-
-def _slices(start: NDArray[np.int64], shape: Iterable[int]) -> tuple[slice, slice, slice]:
-    i, j, k = (slice(a, a + n) for a, n in zip(start.tolist(), shape, strict=True))
-    return i, j, k
 
 
 def _packed(block: NDArray[np.bool_]) -> NDArray[np.uint8]:

@@ -79,7 +79,9 @@ class Refiner:
         if known is None:
             return draft
         first, last = known
-        trust = self.settings.settled if correcting else self.settings.trust
+        trust = self.settings.trust
+        if correcting:
+            trust = self.settings.settled_outside if prompts[-1].positive else self.settings.settled_inside
 
         def look(lattice: Lattice) -> NDArray[np.bool_]:
             return lattice.above_zero(self._logits(lattice, image, window, draft, prompts, trust))

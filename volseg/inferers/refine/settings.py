@@ -18,8 +18,10 @@ class RefineSettings:
         finest: the lattice is never finer than this part of the image's mean voxel side.
         max_widenings: how often the block may grow because the answer touches its border.
         trust: logit that the draft adds to the network's first answer, away from clicks.
-        settled: the same when an answer is corrected: what a person did not click on was right, or at least good
-            enough.
+        settled_outside: the same in a correction by a prompt on the object, for what lies outside of the answer and far
+            from prompts: what a person did not click on was right, or at least good enough.
+        settled_inside: the same for what lies inside, when the prompt is beside the object: it is about a place where
+            the answer leaks, and hardly about the rest.
     """
 
     samples: int = 64_000
@@ -28,9 +30,11 @@ class RefineSettings:
     finest: float = 0.6
     max_widenings: int = 2
     trust: float = 1.0
-    settled: float = 4.0
+    settled_outside: float = 1.0
+    settled_inside: float = 4.0
 
     def __post_init__(self) -> None:
         positive = min(self.margin, self.min_margin_mm, self.finest) > 0
-        if self.samples < 512 or not positive or self.finest > 1 or min(self.trust, self.settled) < 0:
+        settled = min(self.trust, self.settled_outside, self.settled_inside)
+        if self.samples < 512 or not positive or self.finest > 1 or settled < 0:
             raise ModelError(f"a lattice has 512 samples or more, a margin and a finest step up to 1, got {self}")

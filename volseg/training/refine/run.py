@@ -262,10 +262,12 @@ def _teach(
         channels = all_channels(sample.image, draft, prompts).to(device)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
             logits = network(channels)[0, 0]
-        trust = config.settings.settled if number else config.settings.trust
+        trust, adds = config.settings.trust, bool((prompts[0] != before[0]).any())
+        if number:
+            trust = config.settings.settled_outside if adds else config.settings.settled_inside
         logits = logits + kept_logits(trust, draft, prompts).to(device)
         if number:
-            logits = _as_asked(logits, draft, positive=bool((prompts[0] != before[0]).any()))
+            logits = _as_asked(logits, draft, adds=adds)
         loss = refine_loss(logits, sample.truth.to(device), (prompts[:2].amax(dim=0) / POINT_PEAK).to(device))
         torch.autograd.backward(loss * share / (sample.rounds + 1))
         answer = logits.detach().float().cpu()
@@ -275,10 +277,10 @@ def _teach(
     return numbers
 
 
-def _as_asked(logits: Tensor, draft: Tensor, *, positive: bool) -> Tensor:
+def _as_asked(logits: Tensor, draft: Tensor, *, adds: bool) -> Tensor:
     """Logits of a correction, which only adds or only takes away: the rest of the draft is decided (see `Refiner`)."""
-    decided = (draft > 0.5 if positive else draft <= 0.5).to(logits.device)
-    return torch.where(decided, DECIDED if positive else -DECIDED, logits)
+    decided = (draft > 0.5 if adds else draft <= 0.5).to(logits.device)
+    return torch.where(decided, DECIDED if adds else -DECIDED, logits)
 
 
 def refine_loss(logits: Tensor, truth: Tensor, clicked: Tensor) -> Tensor:
