@@ -118,3 +118,11 @@ def test_a_union_has_the_voxels_of_both(grid, data) -> None:
     found = first.union(second)
     assert np.array_equal(found.full(), masks[0] | masks[1])
     assert (found.object_id, found.presence, found.voxels) == (1, 0.5, int((masks[0] | masks[1]).sum()))
+
+
+@given(grids(largest=5), st.data())
+def test_a_region_is_that_of_the_grid(grid, data) -> None:
+    mask = data.draw(hnp.arrays(bool, grid.shape))
+    ends = [sorted(data.draw(st.tuples(st.integers(0, n), st.integers(0, n)))) for n in grid.shape]
+    where = tuple(slice(a, b) for a, b in ends)
+    assert np.array_equal(ObjectMask.of(1, grid, mask).region(where), mask[where])

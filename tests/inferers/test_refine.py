@@ -99,8 +99,7 @@ def test_a_lattice_does_not_depend_on_how_the_image_is_stored(axcodes: str) -> N
     a = expected.sample(lambda where: torch.from_numpy(image[where]))
     b = lattice.sample(lambda where: torch.from_numpy(turned[where]))
     assert torch.allclose(a, b, atol=1e-5)
-    back = stored(expected.above_zero(a), GRID.cropped([s.start for s in expected.block], [8] * 3), axcodes)
-    assert np.array_equal(lattice.above_zero(b), back[0])
+    assert np.array_equal(found(lattice, b).full(), stored(found(expected, a).full(), GRID, axcodes)[0])
     point = np.array([[12.3, 20.1, 5.2]])
     there = grid.to_ijk(GRID.to_ras_mm(point))
     assert np.allclose(expected.positions(point), lattice.positions(there), atol=1e-6)
@@ -111,14 +110,24 @@ def test_a_mask_comes_back_from_a_lattice(radius_mm: float) -> None:
     mask = ObjectMask.of(1, GRID, ball(GRID, (20.4, 15.2, 9.7), radius_mm))
     first, last = np.array(mask.start_ijk), np.array(mask.start_ijk) + mask.block.shape - 1
     lattice = choose_lattice(GRID, first, last, RefineSettings(), 8)
-    back = ObjectMask.of(1, GRID, lattice.above_zero(show_mask(lattice, mask) - 0.5), None, start_of(lattice))
+    back = found(lattice, show_mask(lattice, mask) - 0.5)
     dice = 2 * (back.full() & mask.full()).sum() / (back.voxels + mask.voxels)
     assert dice > (0.97 if radius_mm > 5 else 0.93)
 
 
-def start_of(lattice: Lattice) -> tuple[int, int, int]:
-    i, j, k = (one.start for one in lattice.block)
-    return i, j, k
+def found(lattice: Lattice, values: torch.Tensor) -> ObjectMask:
+    inside, start = lattice.above_zero(values)
+    return ObjectMask.of(1, lattice.grid, inside, None, start)
+
+
+def test_only_what_samples_above_zero_have_a_say_in_is_computed() -> None:
+    lattice = choose_lattice(GRID, np.array([4, 4, 3]), np.array([34, 30, 15]), RefineSettings(samples=2000), 8)
+    values = torch.full(lattice.shape, -1.0)
+    assert lattice.above_zero(values)[0].size == 0
+    values[3, 4, 2] = 5.0
+    inside, _ = lattice.above_zero(values)
+    whole = np.prod([one.stop - one.start for one in lattice.block])
+    assert 0 < inside.sum() < inside.size < whole / 20
 
 
 def test_fine_images_are_averaged() -> None:

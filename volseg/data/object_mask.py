@@ -153,6 +153,17 @@ class ObjectMask:
         voxels = np.unpackbits(bits, axis=-1)[..., first % 8 : first % 8 + max(0, stop - first)]
         return voxels.view(np.bool_)
 
+    def region(self, where: tuple[slice, slice, slice]) -> NDArray[np.bool_]:
+        """A part of the grid, given by its first and last voxels: a bool array of its own."""
+        voxels = np.zeros([one.stop - one.start for one in where], dtype=bool)
+        low = [max(one.start, first) for one, first in zip(where, self.start_ijk, strict=True)]
+        high = [min(one.stop, a + n) for one, a, n in zip(where, self.start_ijk, self.shape, strict=True)]
+        if all(a < b for a, b in zip(low, high, strict=True)):
+            there = tuple(slice(a - w.start, b - w.start) for a, b, w in zip(low, high, where, strict=True))
+            here = tuple(slice(a - n, b - n) for a, b, n in zip(low, high, self.start_ijk, strict=True))
+            voxels[there] = self.part(here)
+        return voxels
+
     def slabs(self) -> Iterator[tuple[slice, NDArray[np.bool_]]]:
         """The block in parts along its first axis: where in the block, and the voxels."""
         depth = max(1, SLAB_VOXELS // max(1, self.shape[1] * self.shape[2]))

@@ -58,18 +58,9 @@ def show_image(lattice: Lattice, image: Tensor, window: IntensityWindow) -> Tens
 
 def show_mask(lattice: Lattice, mask: ObjectMask) -> Tensor:
     """The part of each sample that a mask covers, float32 of the lattice's shape."""
-    start = np.array(mask.start_ijk)
-    stop = start + mask.shape
 
     def read(where: tuple[slice, slice, slice]) -> Tensor:
-        values = np.zeros([one.stop - one.start for one in where], dtype=np.float32)
-        low = np.maximum(start, [one.start for one in where])
-        high = np.minimum(stop, [one.stop for one in where])
-        if (low < high).all():
-            target = tuple(slice(a - w.start, b - w.start) for a, b, w in zip(low, high, where, strict=True))
-            source = tuple(slice(a, b) for a, b in zip(low - start, high - start, strict=True))
-            values[target] = mask.part(source)
-        return torch.from_numpy(values)
+        return torch.from_numpy(mask.region(where).astype(np.float32))
 
     return lattice.sample(read)
 

@@ -94,17 +94,29 @@ class Lattice:
             result += torch.einsum("ia,ajk->ijk", first[:, begin - whole[0].start : end - whole[0].start], flat)
         return self._turned(result)
 
-    def above_zero(self, values: Tensor) -> NDArray[np.bool_]:
-        """Where values on the lattice are above zero between its samples: bool, one a voxel of ``block``."""
+    def above_zero(self, values: Tensor) -> tuple[NDArray[np.bool_], tuple[int, int, int]]:
+        """Where values on the lattice are above zero between its samples.
+
+        Args:
+            values: of ``shape``.
+
+        Returns:
+            Bool, one a voxel, for the part of ``block`` within which the samples above zero have a say, and that part's
+            first voxel in the grid.
+        """
         stored = self._turned_back(values)
-        backward = []
+        backward, start = [], []
         for axis in range(3):
             step = float(self.steps[axis])
             voxels = np.arange(self.block[axis].start, self.block[axis].stop)
             places = (voxels - self.low[axis]) / step - 0.5
             places = np.clip(places, 0, self.counts[axis] - 1)
             samples = np.arange(self.counts[axis])
-            backward.append(_tents(places[:, None] - samples[None], max(1.0, 1 / step)))
+            weights = _tents(places[:, None] - samples[None], max(1.0, 1 / step))
+            above = (stored > 0).movedim(axis, 0).flatten(1)
+            heard = torch.nonzero(weights[:, above.any(dim=1)].sum(dim=1))[:, 0].tolist() or [0, -1]
+            backward.append(weights[heard[0] : heard[-1] + 1])
+            start.append(int(voxels[0]) + heard[0])
         result = np.empty([one.shape[0] for one in backward], dtype=bool)
         at_once = self._slices_at_once
         for begin in range(0, len(result), at_once):
@@ -112,7 +124,7 @@ class Lattice:
             part = torch.einsum("ai,ijk->ajk", rows, stored)
             part = torch.einsum("ajk,bj->abk", part, backward[1])
             result[begin : begin + at_once] = (torch.einsum("abk,ck->abc", part, backward[2]) > 0).numpy()
-        return result
+        return result, (start[0], start[1], start[2])
 
     @property
     def _slices_at_once(self) -> int:

@@ -83,8 +83,9 @@ class Refiner:
         if correcting:
             trust = self.settings.settled_outside if prompts[-1].positive else self.settings.settled_inside
 
-        def look(lattice: Lattice) -> NDArray[np.bool_]:
-            return lattice.above_zero(self._logits(lattice, image, window, draft, prompts, trust))
+        def look(lattice: Lattice) -> ObjectMask:
+            inside, start = lattice.above_zero(self._logits(lattice, image, window, draft, prompts, trust))
+            return ObjectMask.of(draft.object_id, grid, inside, draft.presence, start)
 
         for widening in range(self.settings.max_widenings + 1):
             lattice = choose_lattice(grid, first, last, self.settings, self.network.spec.multiple)
@@ -92,13 +93,12 @@ class Refiner:
                 near = _around(lattice, prompts[-1], self.network.spec.multiple)
                 if 2 * prod(near.counts) <= prod(lattice.counts):
                     partial(_corrected(draft, near, look(near), adding=prompts[-1].positive))
-            inside = look(lattice)
-            answer = ObjectMask.of(draft.object_id, grid, inside, draft.presence, _start(lattice))
-            if widening == self.settings.max_widenings or not _touches(lattice, inside):
+            answer = look(lattice)
+            if widening == self.settings.max_widenings or not _touches(lattice, answer):
                 break
             first = np.minimum(first, answer.start_ijk)
             last = np.maximum(last, np.add(answer.start_ijk, answer.shape) - 1)
-        return _corrected(draft, lattice, inside, adding=prompts[-1].positive) if correcting else answer
+        return _corrected(draft, lattice, answer, adding=prompts[-1].positive) if correcting else answer
 
     @torch.inference_mode()
     def _logits(
@@ -143,36 +143,29 @@ def _around(lattice: Lattice, prompt: Prompt, multiple: int) -> Lattice:
     return Lattice(lattice.grid, (a, b, c), (d, e, f), (i, j, k))
 
 
-def _start(lattice: Lattice) -> tuple[int, int, int]:
-    """The first voxel of a lattice's block."""
-    i, j, k = (one.start for one in lattice.block)
-    return i, j, k
-
-
-def _corrected(draft: ObjectMask, lattice: Lattice, inside: NDArray[np.bool_], *, adding: bool) -> ObjectMask:
+def _corrected(draft: ObjectMask, lattice: Lattice, answer: ObjectMask, *, adding: bool) -> ObjectMask:
     """The draft with what an answer adds to it, or takes away from it, in the lattice's block."""
     if adding:
-        return draft.union(ObjectMask.of(draft.object_id, draft.grid, inside, start_ijk=_start(lattice)))
-    left = draft.part((slice(None), slice(None), slice(None)))
-    low = np.maximum(draft.start_ijk, _start(lattice))
-    high = np.minimum(np.add(draft.start_ijk, draft.shape), np.add(_start(lattice), inside.shape))
+        return draft.union(answer)
+    left = draft.region(draft.slices)
+    low = np.maximum(draft.start_ijk, [one.start for one in lattice.block])
+    high = np.minimum(np.add(draft.start_ijk, draft.shape), [one.stop for one in lattice.block])
     if (low < high).all():
-        here, there = (
-            tuple(slice(a, b) for a, b in zip(low - start, high - start, strict=True))
-            for start in (draft.start_ijk, _start(lattice))
-        )
-        left[here] &= inside[there]
+        i, j, k = (slice(a, b) for a, b in zip(low.tolist(), high.tolist(), strict=True))
+        here = tuple(slice(a, b) for a, b in zip(low - draft.start_ijk, high - draft.start_ijk, strict=True))
+        left[here] &= answer.region((i, j, k))
     return ObjectMask.of(draft.object_id, draft.grid, left, draft.presence, draft.start_ijk)
 
 
-def _touches(lattice: Lattice, inside: NDArray[np.bool_]) -> bool:
+def _touches(lattice: Lattice, answer: ObjectMask) -> bool:
     """Whether an answer reaches a border of the block that is not the image's."""
-    for axis, (one, size) in enumerate(zip(lattice.block, lattice.grid.shape, strict=True)):
-        if one.start > 0 and inside.take(0, axis=axis).any():
-            return True
-        if one.stop < size and inside.take(-1, axis=axis).any():
-            return True
-    return False
+    if answer.size == 0:
+        return False
+    ends = zip(lattice.block, answer.slices, lattice.grid.shape, strict=True)
+    return any(
+        (block.start > 0 and mask.start == block.start) or (block.stop < size and mask.stop == block.stop)
+        for block, mask, size in ends
+    )
 
 
 def _as_clicked(logits: Tensor, lattice: Lattice, prompts: Sequence[Prompt]) -> Tensor:
