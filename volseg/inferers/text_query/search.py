@@ -214,8 +214,7 @@ class NetworkPredictor:
         """Mask features and the queries' mask embeddings."""
         with torch.autocast(windows.device.type, dtype=torch.bfloat16, enabled=half_is_fast(windows.device)):
             features: WindowFeatures = self._network.encode(windows, self._spacing_mm)
-        scouted = None if features.scouted is None else features.scouted.float()
-        full = WindowFeatures(features.masks.float(), features.tokens.float(), scouted)
+        full = features.float()
         drawn, presence = self._network.answers(full, self._embeddings, self._modality, self._spacing_mm)
         surest = presence.amax(dim=0).float().cpu()
         joined = torch.stack([surest[first:last].amax() for first, last in self._rows])

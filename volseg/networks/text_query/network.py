@@ -40,6 +40,11 @@ class WindowFeatures:
     tokens: Tensor
     scouted: Tensor | None = None
 
+    def float(self) -> WindowFeatures:
+        """The same in float32: queries are few, so that what is done with them costs nothing and loses nothing."""
+        scouted = None if self.scouted is None else self.scouted.float()
+        return WindowFeatures(self.masks.float(), self.tokens.float(), scouted)
+
 
 @dataclass(frozen=True, eq=False)
 class QueryOutput:

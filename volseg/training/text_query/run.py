@@ -18,7 +18,7 @@ import torch
 from volseg.data.atomic import atomic_path
 from volseg.errors import TrainingError
 from volseg.networks.text_query.config import TextQuerySpec
-from volseg.networks.text_query.network import TextQueryNetwork, WindowFeatures
+from volseg.networks.text_query.network import TextQueryNetwork
 from volseg.training.cases import TrainingCase, find_cases
 from volseg.training.config import Precision
 from volseg.training.ema import WeightAverage
@@ -264,10 +264,7 @@ def _gradients(network: TextQueryNetwork, sample: TextSample, config: TextTrainC
     half = config.precision is Precision.BFLOAT16
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
         features = network.encode(sample.window.to(device), sample.spacing_mm)
-    # Queries are few: in float32 they cost nothing and lose nothing.
-    scouted = None if features.scouted is None else features.scouted.float()
-    features = WindowFeatures(features.masks.float(), features.tokens.float(), scouted)
-    output = network.decode(features, network.embeddings(sample.concepts), sample.modality, sample.spacing_mm)
+    output = network.decode(features.float(), network.embeddings(sample.concepts), sample.modality, sample.spacing_mm)
     on_device = sample if device.type == "cpu" else _moved(sample, device)
     loss = text_loss(output, on_device)
     torch.autograd.backward(loss.total)
