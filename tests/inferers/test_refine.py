@@ -105,6 +105,22 @@ def test_a_lattice_does_not_depend_on_how_the_image_is_stored(axcodes: str) -> N
     assert np.allclose(expected.positions(point), lattice.positions(there), atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("size_mm", "space_mm"), [((40, 40, 40), (20, 20, 20)), ((10, 10, 80), (5, 5, 40)), ((40, 40, 4), (20, 20, 20))]
+)
+def test_space_around_an_object_follows_its_shape(
+    size_mm: tuple[int, int, int], space_mm: tuple[int, int, int]
+) -> None:
+    """Half of a side, so that long thin objects keep their samples; flat ones may go on across."""
+    grid = make_grid((200, 200, 100), (1.0, 1.0, 2.0))
+    spacing = np.array(grid.spacing_mm)
+    first = np.array([60, 60, 30])
+    last = first + (size_mm / spacing).astype(int) - 1
+    lattice = choose_lattice(grid, first, last, RefineSettings(), 8)
+    assert np.allclose((first - 0.5 - lattice.low) * spacing, space_mm)
+    assert np.allclose((lattice.high - (last + 0.5)) * spacing, space_mm)
+
+
 @pytest.mark.parametrize("radius_mm", [4.0, 12.0])
 def test_a_mask_comes_back_from_a_lattice(radius_mm: float) -> None:
     mask = ObjectMask.of(1, GRID, ball(GRID, (20.4, 15.2, 9.7), radius_mm))

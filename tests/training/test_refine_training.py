@@ -242,10 +242,10 @@ def test_corrections_click_where_the_answer_is_wrong(table: Path) -> None:
     rng = np.random.default_rng(0)
     nothing = torch.zeros_like(sample.prompts)
     for _ in range(10):
-        missed = add_correction(rng, sample, torch.zeros_like(wanted), nothing)
+        missed, _ = add_correction(rng, sample, torch.zeros_like(wanted), nothing)
         assert bool(wanted.flatten()[missed[0].argmax()])
         assert not missed[1].any()
-        too_much = add_correction(rng, sample, torch.ones_like(wanted), nothing)
+        too_much, _ = add_correction(rng, sample, torch.ones_like(wanted), nothing)
         assert not bool(wanted.flatten()[too_much[1].argmax()])
         assert not too_much[0].any()
 
@@ -270,7 +270,7 @@ def test_strokes_stay_where_the_answer_is_wrong(table: Path) -> None:
     rng = np.random.default_rng(1)
     lengths = []
     for _ in range(60):
-        said = add_correction(rng, sample, torch.zeros_like(wanted), torch.zeros_like(sample.prompts))
+        said, _ = add_correction(rng, sample, torch.zeros_like(wanted), torch.zeros_like(sample.prompts))
         peaks = said[0] > 1.99
         assert bool((wanted | ~peaks).all())
         lengths.append(int(peaks.sum()))

@@ -164,7 +164,9 @@ def choose_lattice(
     """
     spacing = np.array(grid.spacing_mm)
     low, high = first - 0.5, last + 0.5
-    margin_mm = max(settings.margin * float(((high - low) * spacing).max()), settings.min_margin_mm)
+    sides_mm = (high - low) * spacing
+    # Flat things are given space across, too; around long thin ones it would take the samples from them.
+    margin_mm = np.maximum(settings.margin * np.maximum(sides_mm, np.median(sides_mm)), settings.min_margin_mm)
     low = np.maximum(low - margin_mm / spacing, -0.5)
     high = np.minimum(high + margin_mm / spacing, np.array(grid.shape) - 0.5)
     size_mm = (high - low) * spacing

@@ -13,7 +13,7 @@ class RefineSettings:
 
     Attributes:
         samples: points of the lattice in all, about.
-        margin: space around what is known of the object, as a part of its longest side.
+        margin: space around what is known of the object, as a part of each side, or of the middle one if longer.
         min_margin_mm: at least so much.
         finest: the lattice is never finer than this part of the image's mean voxel side.
         max_widenings: how often the block may grow because the answer touches its border.
@@ -25,7 +25,7 @@ class RefineSettings:
     """
 
     samples: int = 64_000
-    margin: float = 0.25
+    margin: float = 0.5
     min_margin_mm: float = 5.0
     finest: float = 0.6
     max_widenings: int = 2

@@ -256,13 +256,13 @@ def _teach(
     draft, prompts = sample.draft, sample.prompts
     numbers = {f"{sample.group} draft": _dice(draft > 0.5, sample.truth)}
     for number in range(sample.rounds + 1):
-        before = prompts
+        adds = True
         if number or not bool(prompts.any()):
-            prompts = add_correction(rng, sample, draft > 0.5, prompts)
+            prompts, adds = add_correction(rng, sample, draft > 0.5, prompts)
         channels = all_channels(sample.image, draft, prompts).to(device)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
             logits = network(channels)[0, 0]
-        trust, adds = config.settings.trust, bool((prompts[0] != before[0]).any())
+        trust = config.settings.trust
         if number:
             trust = config.settings.settled_outside if adds else config.settings.settled_inside
         logits = logits + kept_logits(trust, draft, prompts).to(device)

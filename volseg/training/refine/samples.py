@@ -195,14 +195,17 @@ class RefineSampler:
         block = torch.cat([torch.stack(shown), prompt_channels(lattice, prompts)])
         block = vary_geometry(rng, block)
         free = volume.modality is not Modality.CT or rng.random() < CT_AS_OTHER
-        image = vary_intensities(rng, block[0], free=free).clamp(-0.5, 1.5)
+        plain = rng.random() < config.sampling.plain
+        image = (block[0] if plain else vary_intensities(rng, block[0], free=free)).clamp(-0.5, 1.5)
         rounds = int(rng.choice(len(config.sampling.rounds), p=config.sampling.rounds))
         if not prompts:
             rounds = max(1, rounds)
         return RefineSample(volume.group, image, block[1], block[2], block[3:], rounds)
 
 
-def add_correction(rng: np.random.Generator, sample: RefineSample, answer: Tensor, prompts: Tensor) -> Tensor:
+def add_correction(
+    rng: np.random.Generator, sample: RefineSample, answer: Tensor, prompts: Tensor
+) -> tuple[Tensor, bool]:
     """Adds a click or a stroke where an answer is wrong; where it is right, inside or outside of the object.
 
     Args:
@@ -212,7 +215,7 @@ def add_correction(rng: np.random.Generator, sample: RefineSample, answer: Tenso
         prompts: [4, A, B, C] what was said before.
 
     Returns:
-        The prompts with what was added.
+        The prompts with what was added, and whether that is on the object.
     """
     from scipy.ndimage import distance_transform_edt, label
 
@@ -231,11 +234,12 @@ def add_correction(rng: np.random.Generator, sample: RefineSample, answer: Tenso
     weight = (depth / depth.max()).ravel() ** float(rng.choice(CLICK_DEPTHS))
     chosen_voxel = np.searchsorted(np.cumsum(weight), rng.random() * weight.sum())
     voxel = np.array(np.unravel_index(min(int(chosen_voxel), weight.size - 1), depth.shape))
-    channel = result[0 if wanted[tuple(voxel)] else 1]
+    positive = bool(wanted[tuple(voxel)])
+    channel = result[0 if positive else 1]
     add_bump(channel, voxel[None].astype(np.float64))
     if rng.random() < STROKES:
         add_bump(channel, _stroke(rng, region, depth, voxel))
-    return result
+    return result, positive
 
 
 def _stroke(
