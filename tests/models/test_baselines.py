@@ -113,5 +113,7 @@ def test_mobilesam_finds_the_ball(shared_data):
     model = load_model(folder)
     assert model.card.name == "mobilesam"
     image = _image(values)
-    assert _dice(_ask(model, image, Box((4, 7, 10), (24, 27, 10), Frame.IJK)), truth) > 0.85
+    # Beyond the ball is nothing but noise, and what it finds there depends on how the processor rounds.
+    found = _ask(model, image, Box((4, 7, 10), (24, 27, 10), Frame.IJK))
+    assert _dice(found[..., 6:15], truth[..., 6:15]) > 0.95
     assert not _ask(model, image, Box((4, 7, 8), (24, 27, 12), Frame.IJK))[..., :8].any()

@@ -120,6 +120,8 @@ class PresenceConfig:
         varied: part of the windows whose intensities are varied.
         drop: part of a window's tokens that a step does not see.
         blind: part of the steps that see nothing but what the scout sees.
+        recast: part of the CT windows that are shown as MR, their intensities mapped by a random curve: limbs and
+            trunks of more people, as other sequences would show them.
     """
 
     weights: Mapping[str, float]
@@ -134,6 +136,7 @@ class PresenceConfig:
     varied: float = 0.5
     drop: float = 0.3
     blind: float = 0.5
+    recast: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,23 @@ def blurred(image: Tensor, part: float) -> Tensor:
     return image.lerp(mean, part)
 
 
+def recast(image: Tensor, rng: np.random.Generator) -> Tensor:
+    """CT as MR might show it: intensities mapped by a random curve that need not rise; air stays dark.
+
+    Args:
+        image: [I, J, K] in units of CT's default window.
+        rng: the only source of chance.
+
+    Returns:
+        [I, J, K] from 0 to 1.
+    """
+    inner = np.sort(rng.uniform(0.1, 0.9, int(rng.integers(2, 5))))
+    knots = np.concatenate([[0.0, 0.05], inner, [1.0]])
+    values = np.concatenate([[0.0], rng.uniform(0.0, 1.0, len(knots) - 1)])
+    mapped = np.interp(image.numpy().ravel(), knots, values).astype(np.float32)
+    return torch.from_numpy(mapped.reshape(tuple(image.shape)))
+
+
 def vary(image: Tensor, rng: np.random.Generator, strong: bool) -> Tensor:
     """Scanner effects: bias field, contrast, gamma, blur or coarse sampling, noise.
 

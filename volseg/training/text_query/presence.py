@@ -26,7 +26,7 @@ from volseg.networks.text_query.config import TextQuerySpec
 from volseg.networks.text_query.network import TextQueryNetwork
 from volseg.training.text_query.bundle import windows_at
 from volseg.training.text_query.config import GroupConfig, PresenceConfig, TextTrainConfig, ViewConfig
-from volseg.training.text_query.paint import vary
+from volseg.training.text_query.paint import recast, vary
 from volseg.training.text_query.run import export_text, read_sources
 from volseg.training.text_query.samples import MIN_VOXELS, Sampler
 
@@ -118,6 +118,10 @@ def see_windows(
     found = []
     for number in range(settings.windows):
         sample = sampler[number]
+        rng = np.random.default_rng([config.seed, 19, number])
+        if sample.modality is Modality.CT and rng.random() < settings.recast:
+            values = recast(values_of(sample.window)[0], rng)
+            sample = replace(sample, window=make_channels(values[None, None]), modality=Modality.MR)
         counts = sample.targets.flatten(1).sum(dim=1)
         known = ~sample.present.isnan() & ((counts == 0) | (counts >= MIN_VOXELS))
         if not known.any():
