@@ -201,7 +201,7 @@ def loop_delays(predict, wait, settled, count=6):
         predict(one)
         wait(settled)
     timer.stop()
-    return {"n": len(delays), **{f"p{q}": round(float(np.percentile(delays, q)), 4) for q in (50, 90, 99)}}
+    return delays
 
 
 def sleeping(monkey, engine):
@@ -251,7 +251,7 @@ def callbacks(rows):
     }
 
 
-def delays(clicks, repeats):
+def delays(clicks, repeats, wanted):
     """The event loop's delays while a model predicts, in either place, and while one sleeps that answers the same.
 
     Each repetition predicts on new objects and then sleeps over the same ones; the first only warms up.
@@ -268,8 +268,10 @@ def delays(clicks, repeats):
         return local_session(read, model, **choices)
 
     found = {}
-    places = {"a process of its own": opening.worker_session, "the window's process": in_the_windows_process}
+    places = {"own": opening.worker_session, "window": in_the_windows_process}
     for place, session_of in places.items():
+        if place not in wanted:
+            continue
         monkey = {"sleep": False}
         sleeping(monkey, WorkerEngine if session_of is opening.worker_session else LocalEngine)
         real, opening.worker_session = opening.worker_session, session_of
@@ -295,15 +297,29 @@ def delays(clicks, repeats):
                     session.undo()
                 wait(settled)
                 session._results.clear()
-        found[place] = {name: over_repetitions(one[1:]) for name, one in rows.items()}
+        found[place] = of_repetitions({name: one[1:] for name, one in rows.items()})
         viewer.close()
     return found
 
 
-def over_repetitions(rows):
-    """The median of each number over the repetitions, and every p99."""
-    middle = {name: round(float(np.median([row[name] for row in rows])), 4) for name in rows[0]}
-    return {**middle, "every p99": [row["p99"] for row in rows]}
+def of_repetitions(rows):
+    """Percentiles over all repetitions, of both, and by how much the 99th differs."""
+    found = {}
+    for name, repetitions in rows.items():
+        pooled = np.concatenate(repetitions)
+        middle = {f"p{q}": round(float(np.percentile(pooled, q)), 4) for q in (50, 90, 99)}
+        found[name] = {"n": len(pooled), **middle, "every p99": [round(late(one), 4) for one in repetitions]}
+    rng, differences = np.random.default_rng(0), []
+    for _ in range(2000):
+        drawn = rng.integers(len(rows["predicting"]), size=len(rows["predicting"]))
+        one, other = (np.concatenate([rows[name][k] for k in drawn]) for name in ("predicting", "sleeping"))
+        differences.append(late(one) - late(other))
+    low, high = (round(float(np.percentile(differences, q)), 4) for q in (2.5, 97.5))
+    return {**found, "p99 predicting less sleeping, 95 % over repetitions": [low, high]}
+
+
+def late(delays):
+    return float(np.percentile(delays, 99))
 
 
 def memory_mib(process):
@@ -382,12 +398,14 @@ def rounds(count):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=["latency", "delays", "window", "rounds"])
-    parser.add_argument("-n", type=int, default=None, help="clicks (20, delays 6), prompts (200) or rounds (20)")
-    parser.add_argument("--repeats", type=int, default=5, help="of delays, of which medians are printed (5)")
+    parser.add_argument("-n", type=int, default=None, help="clicks (20, delays 32), prompts (200) or rounds (20)")
+    parser.add_argument("--repeats", type=int, default=5, help="of delays, taken together (5)")
+    places = ["own", "window"]
+    parser.add_argument("--processes", nargs="+", choices=places, default=places, help="where delays' models compute")
     chosen = parser.parse_args()
     work = {
         "latency": (latency, 20),
-        "delays": (lambda clicks: delays(clicks, chosen.repeats), 6),
+        "delays": (lambda clicks: delays(clicks, chosen.repeats, chosen.processes), 32),
         "window": (window, 200),
         "rounds": (rounds, 20),
     }
