@@ -18,7 +18,8 @@ from volseg.networks.text_query.channels import make_channels
 from volseg.networks.text_query.config import TextQuerySpec
 from volseg.networks.text_query.network import TextQueryNetwork
 from volseg.training.text_query.config import GroupConfig, PresenceConfig, TextTrainConfig, ViewConfig
-from volseg.training.text_query.presence import tune_presence
+from volseg.training.text_query.paint import recast
+from volseg.training.text_query.presence import see_windows, tune_presence, with_presence_layers
 from volseg.training.text_query.run import train_text
 from volseg.transforms.windows import choose_window
 
@@ -49,6 +50,18 @@ def with_limb() -> TextTrainConfig:
     )
     limb = GroupConfig(source, (ViewConfig(1.0, (16, 16, 16), ()),), nowhere=KIDNEYS, weight=0.0)
     return replace(plain, groups=(*plain.groups, limb), presence=SETTINGS, flip=0.0)
+
+
+def test_ct_may_be_shown_as_mr() -> None:
+    values = torch.from_numpy(np.random.default_rng(0).uniform(-1, 2, (9, 8, 7)).astype(np.float32))
+    values[0, 0, :3] = torch.tensor([0.4, 0.4, 0.41])
+    shown = [recast(values, np.random.default_rng(seed)) for seed in range(40)]
+    assert all(bool((one[values <= 0] == 0).all()) for one in shown)  # air
+    assert min(float(one.min()) for one in shown) == 0
+    assert max(float(one.max()) for one in shown) <= 1
+    assert all(float(one[0, 0, 0]) == float(one[0, 0, 1]) for one in shown)
+    falls = [float(one[values > 0.9].mean() - one[(values > 0.3) & (values < 0.5)].mean()) for one in shown]
+    assert min(falls) < -0.2 < 0.2 < max(falls)  # bone may be darker than muscle, or brighter
 
 
 def network_of(path: Path) -> TextQueryNetwork:
@@ -122,3 +135,24 @@ def test_what_it_cannot_learn_from_is_refused(folder: Path, tmp_path: Path) -> N
 def test_without_layers_of_its_own_nothing_new_is_built() -> None:
     plain = TextQueryNetwork(replace(SPEC, concepts=KIDNEYS))
     assert not [name for name in plain.state_dict() if name.startswith("presence_") and "norm" not in name]
+
+
+def test_windows_of_random_shapes_show_nothing_and_ct_is_told_to_be_mr(folder: Path, tmp_path: Path) -> None:
+    chosen = with_limb()
+    first = train_text(replace(chosen, presence=None), folder, tmp_path / "run")
+    network = with_presence_layers(first, 1)
+    settings = replace(SETTINGS, windows=6, phantoms=4, recast=1.0)
+    seen = see_windows(network, chosen, settings, folder)
+    assert len(seen) == 10
+    assert not any(one.present.any() for one in seen[6:])
+    assert all(len(one.present) == len(one.seen) >= 2 for one in seen[6:])
+    assert {tuple(one.values.shape) for one in seen[6:]} == {(16, 16, 16)}
+    assert sum(float(one.values.float().std()) > 0.01 for one in seen[6:]) > 2
+    assert {one.modality for one in seen} == {Modality.MR}
+    ct = replace(chosen, groups=tuple(_as_ct(group) for group in chosen.groups))
+    assert {one.modality for one in see_windows(network, ct, settings, folder)} == {Modality.MR}
+    assert Modality.CT in {one.modality for one in see_windows(network, ct, replace(settings, recast=0.0), folder)}
+
+
+def _as_ct(group: GroupConfig) -> GroupConfig:
+    return replace(group, source=replace(group.source, modality=Modality.CT))

@@ -122,6 +122,7 @@ class PresenceConfig:
         blind: part of the steps that see nothing but what the scout sees.
         recast: part of the CT windows that are shown as MR, their intensities mapped by a random curve: limbs and
             trunks of more people, as other sequences would show them.
+        phantoms: windows of random shapes besides, in which nothing is.
     """
 
     weights: Mapping[str, float]
@@ -137,6 +138,7 @@ class PresenceConfig:
     drop: float = 0.3
     blind: float = 0.5
     recast: float = 0.0
+    phantoms: int = 0
 
 
 @dataclass(frozen=True)

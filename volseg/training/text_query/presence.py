@@ -24,11 +24,12 @@ from volseg.errors import TrainingError
 from volseg.networks.text_query.channels import make_channels, values_of
 from volseg.networks.text_query.config import TextQuerySpec
 from volseg.networks.text_query.network import TextQueryNetwork
+from volseg.training.synthetic import paint, random_shapes
 from volseg.training.text_query.bundle import windows_at
 from volseg.training.text_query.config import GroupConfig, PresenceConfig, TextTrainConfig, ViewConfig
 from volseg.training.text_query.paint import recast, vary
 from volseg.training.text_query.run import export_text, read_sources
-from volseg.training.text_query.samples import MIN_VOXELS, Sampler
+from volseg.training.text_query.samples import MIN_VOXELS, Sampler, TextSample
 
 logger = logging.getLogger(__name__)
 
@@ -112,30 +113,69 @@ def with_presence_layers(weights: Path, layers: int, scout: tuple[int, ...] = ()
 def see_windows(
     network: TextQueryNetwork, config: TextTrainConfig, settings: PresenceConfig, folder: Path
 ) -> list[SeenWindow]:
-    """Encodes the windows that presence learns from."""
+    """Encodes the windows that presence learns from: cut from volumes, then generated."""
     shown = _shown(config, settings)
     sampler = Sampler(read_sources(shown, folder), shown)
+    largest = _largest(config, settings)
     found = []
-    for number in range(settings.windows):
-        sample = sampler[number]
+    for number in range(settings.windows + settings.phantoms):
         rng = np.random.default_rng([config.seed, 19, number])
-        if sample.modality is Modality.CT and rng.random() < settings.recast:
-            values = recast(values_of(sample.window)[0], rng)
-            sample = replace(sample, window=make_channels(values[None, None]), modality=Modality.MR)
-        counts = sample.targets.flatten(1).sum(dim=1)
-        known = ~sample.present.isnan() & ((counts == 0) | (counts >= MIN_VOXELS))
-        if not known.any():
-            continue
-        with torch.inference_mode():
-            with torch.autocast("cpu", dtype=torch.bfloat16):
-                tokens = network.encode(sample.window, sample.spacing_mm).tokens
-            queries = network.embeddings([c for c, one in zip(sample.concepts, known, strict=True) if one])
-            seen = network.attend(tokens.float(), queries, sample.modality, sample.spacing_mm)
-        values = values_of(sample.window)[0].half()
-        found.append(SeenWindow(seen[0].clone(), tokens[0].half(), sample.present[known], values, sample.modality))
+        if number < settings.windows:
+            window, concepts, present, modality = _cut(sampler[number], settings, rng)
+        else:
+            window = make_channels(_shapes(largest, rng)[None, None])
+            concepts, modality = shown.concepts, Modality.MR
+            present = torch.zeros(len(concepts))
+        if concepts:
+            found.append(_see(network, window, concepts, present, modality, settings.spacing_mm))
         if (number + 1) % TOLD_EVERY == 0:
-            logger.info("%d of %d windows encoded", number + 1, settings.windows)
+            logger.info("%d of %d windows encoded", number + 1, settings.windows + settings.phantoms)
     return found
+
+
+def _cut(
+    sample: TextSample, settings: PresenceConfig, rng: np.random.Generator
+) -> tuple[Tensor, tuple[str, ...], Tensor, Modality]:
+    """A window of a volume, what is known about it, and what it is taken for."""
+    window, modality = sample.window, sample.modality
+    if modality is Modality.CT and rng.random() < settings.recast:
+        window, modality = make_channels(recast(values_of(window)[0], rng)[None, None]), Modality.MR
+    counts = sample.targets.flatten(1).sum(dim=1)
+    known = ~sample.present.isnan() & ((counts == 0) | (counts >= MIN_VOXELS))
+    concepts = tuple(concept for concept, one in zip(sample.concepts, known, strict=True) if one)
+    return window, concepts, sample.present[known], modality
+
+
+def _shapes(size: tuple[int, int, int], rng: np.random.Generator) -> Tensor:
+    """Random shapes and tubes in tissues, [I, J, K], perhaps with air around them, or cut where an image ends."""
+    labels, tissues, objects = random_shapes(rng, size)
+    if rng.random() < 0.5:
+        labels[labels == 1] = 0
+    image = paint(rng, labels, tissues + objects + 1)
+    if rng.random() < 0.5:
+        image[labels == 0] *= 0.03
+    if rng.random() < 0.3:
+        axis = int(rng.integers(3))
+        ends = [slice(None)] * 3
+        ends[axis] = slice(int(rng.uniform(0.3, 0.9) * size[axis]), None)
+        image[tuple(ends)] = 0.0
+        image = np.flip(image, axis) if rng.random() < 0.5 else image
+    return torch.from_numpy(np.ascontiguousarray(image))
+
+
+def _see(
+    network: TextQueryNetwork,
+    window: Tensor,
+    concepts: Sequence[str],
+    present: Tensor,
+    modality: Modality,
+    spacing_mm: float,
+) -> SeenWindow:
+    with torch.inference_mode():
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            tokens = network.encode(window, spacing_mm).tokens
+        seen = network.attend(tokens.float(), network.embeddings(concepts), modality, spacing_mm)
+    return SeenWindow(seen[0].clone(), tokens[0].half(), present, values_of(window)[0].half(), modality)
 
 
 def fit_presence(network: TextQueryNetwork, windows: Sequence[SeenWindow], settings: PresenceConfig, seed: int) -> None:
@@ -184,10 +224,15 @@ def _look(window: SeenWindow, rng: np.random.Generator) -> Tensor:
 
 def _shown(config: TextTrainConfig, settings: PresenceConfig) -> TextTrainConfig:
     """The same groups at one spacing, with windows as large as in use, and asked for everything that is known."""
-    largest = {one.spacing_mm: one.window for one in windows_at(config)}[settings.spacing_mm]
+    largest = _largest(config, settings)
     groups = tuple(_at_spacing(group, settings, largest) for group in config.groups)
     schedule = replace(config.schedule, foreign=0.0, queries=len(config.concepts), absent=0.5)
     return replace(config, groups=groups, schedule=schedule, varied=settings.varied)
+
+
+def _largest(config: TextTrainConfig, settings: PresenceConfig) -> tuple[int, int, int]:
+    """The window in use, in voxels."""
+    return {one.spacing_mm: one.window for one in windows_at(config)}[settings.spacing_mm]
 
 
 def _at_spacing(group: GroupConfig, settings: PresenceConfig, largest: tuple[int, int, int]) -> GroupConfig:
