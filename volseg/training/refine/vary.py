@@ -10,9 +10,14 @@ from torch.nn.functional import affine_grid, avg_pool3d, grid_sample, interpolat
 from volseg.training.rotation import rotation
 from volseg.training.synthetic import smooth_noise
 
+TURNED = 0.5
+"""Part of the blocks that are turned and stretched, half of them bent as well."""
+BEND = 0.06
+"""Standard deviation of the largest bends, as a part of half a side."""
+
 
 def vary_geometry(rng: np.random.Generator, block: Tensor) -> Tensor:
-    """Mirrors, exchanges axes, turns and stretches.
+    """Mirrors, exchanges axes, turns, stretches and bends.
 
     Args:
         rng: the only source of chance.
@@ -26,13 +31,17 @@ def vary_geometry(rng: np.random.Generator, block: Tensor) -> Tensor:
         block = block.flip(flips)
     if rng.random() < 0.3:
         block = block.permute(0, *(1 + int(axis) for axis in rng.permutation(3)))
-    if rng.random() < 0.4:
+    if rng.random() < TURNED:
         turn = rotation(rng.normal(0, 0.2, 3)) @ np.diag(np.exp(rng.normal(0, 0.1, 3)))
         # affine_grid works on sides from -1 to 1, x last: lengths of the sides come in to keep angles.
         sides = np.array(block.shape[:0:-1], dtype=float)
         matrix = turn * sides[None, :] / sides[:, None]
         theta = torch.from_numpy(np.concatenate([matrix, np.zeros((3, 1))], axis=1)[None]).float()
         grid = affine_grid(theta, [1, *block.shape], align_corners=False)
+        if rng.random() < 0.5:
+            shape, cells = (block.shape[1], block.shape[2], block.shape[3]), (int(rng.integers(3, 6)),) * 3
+            bend = torch.stack([smooth_noise(rng, shape, cells) for _ in range(3)], dim=-1)
+            grid = grid + float(rng.uniform(0.01, BEND)) * bend
         block = grid_sample(block[None], grid, mode="bilinear", padding_mode="border", align_corners=False)[0]
     return block.contiguous()
 
