@@ -19,7 +19,12 @@ from volseg.networks.text_query.config import TextQuerySpec
 from volseg.networks.text_query.network import TextQueryNetwork
 from volseg.training.text_query.config import GroupConfig, PresenceConfig, TextTrainConfig, ViewConfig
 from volseg.training.text_query.paint import recast
-from volseg.training.text_query.presence import see_windows, tune_presence, with_presence_layers
+from volseg.training.text_query.presence import (
+    see_windows,
+    settle_presence,
+    tune_presence,
+    with_presence_layers,
+)
 from volseg.training.text_query.run import train_text
 from volseg.transforms.windows import choose_window
 
@@ -152,6 +157,28 @@ def test_windows_of_random_shapes_show_nothing_and_ct_is_told_to_be_mr(folder: P
     ct = replace(chosen, groups=tuple(_as_ct(group) for group in chosen.groups))
     assert {one.modality for one in see_windows(network, ct, settings, folder)} == {Modality.MR}
     assert Modality.CT in {one.modality for one in see_windows(network, ct, replace(settings, recast=0.0), folder)}
+
+
+def test_presence_is_moved_until_part_of_the_windows_say_no(folder: Path, tmp_path: Path) -> None:
+    chosen = with_limb()
+    first = train_text(replace(chosen, presence=None), folder, tmp_path / "run")
+    network = with_presence_layers(first, 1)
+    seen = see_windows(network, chosen, SETTINGS, folder)
+
+    def logits() -> torch.Tensor:
+        with torch.no_grad():
+            each = [network.present(one.seen[None], one.tokens[None].float())[0][one.present == 1] for one in seen]
+        return torch.cat(each)
+
+    before = logits()
+    shift = settle_presence(network, seen, 0.25)
+    assert torch.allclose(logits(), before - shift, atol=1e-5)
+    assert float((logits() < 0).float().mean()) == pytest.approx(0.25, abs=0.03)
+    settled = tune_presence(replace(chosen, presence=replace(SETTINGS, missed=0.25)), folder, first, tmp_path / "a.st")
+    as_trained = tune_presence(chosen, folder, first, tmp_path / "b.st")
+    one, other = (answers(network_of(path), folder / "a_image.nii.gz") for path in (settled, as_trained))
+    assert torch.equal(one[0], other[0])
+    assert bool((one[1] < other[1]).all())
 
 
 def _as_ct(group: GroupConfig) -> GroupConfig:

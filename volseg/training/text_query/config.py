@@ -123,6 +123,9 @@ class PresenceConfig:
         recast: part of the CT windows that are shown as MR, their intensities mapped by a random curve: limbs and
             trunks of more people, as other sequences would show them.
         phantoms: windows of random shapes besides, in which nothing is.
+        missed: part of the windows with a structure that may say in the end that it is not there; 0 leaves presence as
+            trained. Several windows of an image show a structure, some only an edge of it, and the surest one counts;
+            every window that shows none may be wrong.
     """
 
     weights: Mapping[str, float]
@@ -139,6 +142,7 @@ class PresenceConfig:
     blind: float = 0.5
     recast: float = 0.0
     phantoms: int = 0
+    missed: float = 0.0
 
 
 @dataclass(frozen=True)

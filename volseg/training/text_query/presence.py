@@ -76,6 +76,8 @@ def tune_presence(config: TextTrainConfig, folder: Path, weights: Path, output: 
     network = with_presence_layers(weights, settings.layers, settings.scout)
     windows = see_windows(network, config, settings, folder)
     fit_presence(network, windows, settings, config.seed)
+    if settings.missed:
+        settle_presence(network, windows, settings.missed)
     return export_text(network.state_dict(), network.spec, output)
 
 
@@ -214,6 +216,31 @@ def fit_presence(network: TextQueryNetwork, windows: Sequence[SeenWindow], setti
             logger.info("step %d of %d, loss %.4f", step + 1, settings.steps, total)
     for one in learning:
         one.requires_grad_(False)
+
+
+@torch.no_grad()
+def settle_presence(network: TextQueryNetwork, windows: Sequence[SeenWindow], missed: float) -> float:
+    """Moves presence so that part of the windows with a structure say no.
+
+    Args:
+        network: with trained presence; its last bias is changed.
+        windows: that it was trained on.
+        missed: the part.
+
+    Returns:
+        By how much logits are lower now.
+    """
+    found = []
+    for window in windows:
+        scouted = None if network.scout is None else network.scout(make_channels(window.values.float()[None, None]))
+        logits = network.present(window.seen[None], window.tokens[None].float(), scouted)[0]
+        found.append(logits[window.present == 1])
+    shift = float(torch.cat(found).quantile(missed))
+    last = network.presence[-1]
+    assert isinstance(last, nn.Linear)
+    last.bias.sub_(shift)
+    logger.info("presence logits lowered by %.2f", shift)
+    return shift
 
 
 def _look(window: SeenWindow, rng: np.random.Generator) -> Tensor:
