@@ -36,6 +36,7 @@ from volseg.training.refine.drafts import Draft, first_prompt, load_drafts, save
 from volseg.training.refine.run import refine_loss
 from volseg.training.refine.samples import RefineSampler, RefineVolume, add_correction, read_refine_volume
 from volseg.training.refine.score import dice, worst_click
+from volseg.training.refine.vary import vary_geometry, vary_inside
 
 SETTINGS = """
 sampling: {other_drafts: 2}
@@ -260,6 +261,32 @@ def test_blocks_are_shown_as_coarse_as_asked_for(table: Path) -> None:
         sampler = RefineSampler(volumes, [], config)
         sizes[scale] = np.mean([sampler[number].truth.numel() for number in range(8)])
     assert 0.15 < sizes[0.25] / sizes[1.0] < 0.5  # the finest step holds small images back
+
+
+def test_intensities_change_inside_of_the_object_alone() -> None:
+    rng = np.random.default_rng(0)
+    image = torch.from_numpy(rng.uniform(0, 1, (24, 20, 16)).astype(np.float32))
+    truth = torch.zeros(image.shape)
+    truth[5:19, 4:16, 3:13] = 1.0
+    parts = []
+    for _ in range(20):
+        changed = vary_inside(rng, image, truth) != image
+        assert not changed[truth == 0].any()
+        parts.append(float(changed[truth == 1].float().mean()))
+    assert min(parts) < 0.3 < 0.7 < max(parts)
+
+
+def test_blocks_bend_with_all_their_channels() -> None:
+    steps = torch.arange(24, dtype=torch.float32)
+    plane = steps[:, None, None].expand(24, 24, 24)
+    block = torch.stack([plane, 2 * plane + 1])
+    bent = 0
+    for seed in range(24):
+        image, double = vary_geometry(np.random.default_rng(seed), block)
+        assert torch.allclose(double, 2 * image + 1, atol=1e-3)
+        turned = [image.diff(n=2, dim=axis)[8:16, 8:16, 8:16].abs().max() for axis in range(3)]
+        bent += float(max(turned)) > 1e-3  # a straight ramp stays straight under anything but bending
+    assert 1 < bent < 16
 
 
 def test_strokes_stay_where_the_answer_is_wrong(table: Path) -> None:

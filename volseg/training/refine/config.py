@@ -31,6 +31,7 @@ class RefineSampleConfig:
         whole: where an object holds all the others of its volume, the part of the samples that show it: what is said
             about a part and about the whole looks alike, and people mean the whole more often.
         plain: part of the samples whose intensities stay as they are.
+        mixed: part of the samples in which some of the object gets other intensities.
         rounds: probability of 0, 1, 2 ... corrections after the first answer.
         scales: parts of the lattice's samples that are shown, drawn alike; coarser blocks teach nearly as much in less
             time.
@@ -44,6 +45,7 @@ class RefineSampleConfig:
     damaged: float = 0.35
     whole: float = 0.65
     plain: float = 0.0
+    mixed: float = 0.0
     rounds: tuple[float, ...] = (0.25, 0.4, 0.35)
     scales: tuple[float, ...] = (1.0,)
     synthetic_volumes: int = 48
@@ -51,7 +53,7 @@ class RefineSampleConfig:
 
     def __post_init__(self) -> None:
         """Refuses probabilities that are none."""
-        parts = (self.damaged, self.whole, self.plain)
+        parts = (self.damaged, self.whole, self.plain, self.mixed)
         if (
             not all(0 <= one <= 1 for one in parts)
             or abs(sum(self.rounds) - 1) > 1e-6

@@ -25,7 +25,7 @@ from volseg.training.volume import MIN_VOXELS, read_arrays
 
 logger = logging.getLogger(__name__)
 
-KINDS = {"box": 0.35, "box3d": 0.2, "click": 0.25, "mask": 0.1, "scribble": 0.1}
+KINDS = {"box": 0.3, "box3d": 0.33, "click": 0.22, "mask": 0.08, "scribble": 0.07}
 """What a person says first, and how often."""
 KEY_SLICES = (0.2, 0.8)
 """Part of the occupied slices, from the first, that the prompted one is drawn from."""

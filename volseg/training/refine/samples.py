@@ -22,7 +22,7 @@ from volseg.training.cases import TrainingCase
 from volseg.training.refine.config import RefineTrainConfig
 from volseg.training.refine.damage import damaged
 from volseg.training.refine.drafts import Draft, first_prompt
-from volseg.training.refine.vary import vary_geometry, vary_intensities
+from volseg.training.refine.vary import vary_geometry, vary_inside, vary_intensities
 from volseg.training.synthetic import GROUP, SyntheticVolumes
 from volseg.training.volume import MIN_VOXELS, WINDOW_RANGE, TrainingVolume, read_arrays, read_volume
 
@@ -196,7 +196,10 @@ class RefineSampler:
         block = vary_geometry(rng, block)
         free = volume.modality is not Modality.CT or rng.random() < CT_AS_OTHER
         plain = rng.random() < config.sampling.plain
-        image = (block[0] if plain else vary_intensities(rng, block[0], free=free)).clamp(-0.5, 1.5)
+        image = block[0] if plain else vary_intensities(rng, block[0], free=free)
+        if rng.random() < config.sampling.mixed:
+            image = vary_inside(rng, image, block[1])
+        image = image.clamp(-0.5, 1.5)
         rounds = int(rng.choice(len(config.sampling.rounds), p=config.sampling.rounds))
         if not prompts:
             rounds = max(1, rounds)

@@ -82,6 +82,23 @@ def vary_intensities(rng: np.random.Generator, image: Tensor, *, free: bool) -> 
     return image
 
 
+def vary_inside(rng: np.random.Generator, image: Tensor, truth: Tensor) -> Tensor:
+    """Gives a part of the object other intensities, as necrosis, blood or fluid do in a tumour.
+
+    Args:
+        rng: the only source of chance.
+        image: [A, B, C] in units of the window.
+        truth: [A, B, C] from 0 to 1.
+    """
+    shape = (image.shape[0], image.shape[1], image.shape[2])
+    cells = (int(rng.integers(3, 7)), int(rng.integers(3, 7)), int(rng.integers(3, 7)))
+    noise = smooth_noise(rng, shape, cells)
+    part = ((noise - float(rng.uniform(-0.5, 1.0))) / float(rng.uniform(0.05, 0.5))).clamp(0, 1) * truth
+    # Inside of it, the tissue's own texture fades more or less.
+    other = float(rng.uniform(-0.1, 1.2)) + float(rng.uniform(0, 0.6)) * (image - image.mean())
+    return image + part * (other - image)
+
+
 def _other_contrast(rng: np.random.Generator, image: Tensor) -> Tensor:
     """Maps intensities by a random curve that need not rise, as another sequence would show the same tissues.
 
