@@ -299,6 +299,29 @@ def test_an_image_of_another_modality_is_taken_with_a_warning(caplog: pytest.Log
     assert "is not known (stated by the user)" in caplog.text
 
 
+def test_where_a_whole_is_its_parts_are_what_is_drawn_of_them() -> None:
+    search = SearchSettings(
+        dict.fromkeys(CONCEPTS, 1.0),
+        {1.0: (32, 32, 32)},
+        overlap=0.0,
+        whole={"kidney_left": "kidney_right", "spleen": "kidney_right"},
+    )
+
+    class Doubting(SidedNetwork):
+        """Sure of the right kidney alone."""
+
+        def answers(self, features, queries, modality, spacing_mm):
+            which = queries[..., 0].expand(len(features.tokens), -1)
+            return which[..., None], torch.where(which == 1, 2.0, -9.0)
+
+    model = TextQueryModel(Doubting(), text_model().card, search)  # type: ignore[arg-type]
+    image = blocks_image(spacing_mm=(1.0, 1.0, 1.0))
+    whole, drawn, not_drawn = (ask(model, image, phrase) for phrase in ("right kidney", "left kidney", "spleen"))
+    assert drawn.presence == whole.presence == pytest.approx(1 / (1 + np.exp(-2.0)))
+    assert np.array_equal(drawn.full(), image[0].numpy() == 100)
+    assert (not_drawn.presence, not_drawn.voxels) == (0.0, 0)
+
+
 def test_parts_are_not_looked_for_where_their_whole_is_not() -> None:
     model = text_model()
     search = SearchSettings(

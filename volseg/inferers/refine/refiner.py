@@ -16,6 +16,7 @@ from volseg.inferers.half import half_is_fast
 from volseg.inferers.refine.channels import all_channels, kept_logits, prompt_channels, show_image, show_mask
 from volseg.inferers.refine.lattice import Lattice, choose_lattice
 from volseg.inferers.refine.settings import RefineSettings
+from volseg.inferers.refine.tight import reach_for_box
 from volseg.prompts import Point, Prompt
 
 if TYPE_CHECKING:
@@ -59,8 +60,8 @@ class Refiner:
         """Improves a mask.
 
         The block is chosen around the draft and what was said, and grows while the answer touches its border. Clicked
-        places always are what was said of them. A correction does what its newest prompt asks for and no more: one on
-        the object only adds voxels, one beside it only takes some away.
+        places always are what was said of them. An answer to a single box reaches for its sides. A correction does what
+        its newest prompt asks for and no more: one on the object only adds voxels, one beside it only takes some away.
 
         Args:
             image: [I, J, K] in the file's units, on the draft's grid; only read.
@@ -98,7 +99,9 @@ class Refiner:
                 break
             first = np.minimum(first, answer.start_ijk)
             last = np.maximum(last, np.add(answer.start_ijk, answer.shape) - 1)
-        return _corrected(draft, lattice, answer, adding=prompts[-1].positive) if correcting else answer
+        if correcting:
+            return _corrected(draft, lattice, answer, adding=prompts[-1].positive)
+        return reach_for_box(answer, prompts)
 
     @torch.inference_mode()
     def _logits(

@@ -123,13 +123,10 @@ class ImageSearch:
         self._look_for(first, Part(progress, 0.0, share))
         there = [part for part, whole in whole_of.items() if self._found[whole].presence >= self._settings.presence]
         self._look_for(there, Part(progress, share, 1.0 - share))
-        # A part is no surer than its whole; and where the whole is not, the finer windows would be in vain.
         for part, whole in whole_of.items():
-            surest, found = self._found[whole].presence, self._found.get(part)
-            if found is None:
+            if part not in self._found:
+                # Where the whole is not, the finer windows would be in vain.
                 self._found[part] = replace(self._found[whole], logits=np.zeros((0, 0, 0), np.int8))
-            elif found.presence > surest:
-                self._found[part] = replace(found, presence=surest)
         return {concept: self._found[concept] for concept in concepts}
 
     def _look_for(self, concepts: Sequence[str], progress: ProgressCallback) -> None:
@@ -175,6 +172,11 @@ class ImageSearch:
         kept = _Blocks(len(concepts), grid)
         windows.run(self._volumes[spacing], predictor, kept, progress=progress)
         presence = predictor.presence.sigmoid().tolist()
+        for row, concept in enumerate(concepts):
+            whole = self._settings.whole.get(concept)
+            if whole is not None:
+                # Whether it is in the image at all is asked of the whole; where in it, the drawing says.
+                presence[row] = self._found[whole].presence if kept.any(row) else 0.0
         return {concept: kept.found(row, presence[row], self._settings) for row, concept in enumerate(concepts)}
 
 
@@ -246,6 +248,10 @@ class _Blocks:
         scaled = (logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT) * (127 / LOGIT_LIMIT)).round().to(torch.int8).cpu()
         for row in torch.nonzero((scaled > -127).flatten(1).any(dim=1))[:, 0].tolist():
             self._parts[row].append((start, scaled[row].numpy()))
+
+    def any(self, row: int) -> bool:
+        """Whether anything of a query is above 0."""
+        return any(bool((part > 0).any()) for _, part in self._parts[row])
 
     def found(self, row: int, presence: float, settings: SearchSettings) -> Found:
         """One query's logits around everything above 0; none where it is not present."""
