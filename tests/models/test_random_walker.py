@@ -105,6 +105,18 @@ def test_only_negative_prompts_and_words_are_refused() -> None:
         segment(phantom(), Text("liver"))
 
 
+@pytest.mark.filterwarnings("error:invalid value")
+@pytest.mark.parametrize("name", ["point", "box_3d"])
+def test_where_all_is_alike_the_answer_lies_around_what_was_said(name: str) -> None:
+    from monai.data import MetaTensor
+
+    dark = MetaTensor(np.full((1, *GRID.shape), -50, np.float32), affine=GRID.affine_ras)
+    found = segment(dark, *CASES[name]).full()
+    assert 0 < found.sum() < found.size / 4
+    middle = np.argwhere(found).mean(axis=0)
+    assert np.abs(middle - CENTRE_IJK).max() < 3
+
+
 def test_an_image_of_one_slice() -> None:
     from monai.data import MetaTensor
 

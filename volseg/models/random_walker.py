@@ -296,6 +296,9 @@ def _walk(
     changes = np.concatenate([np.abs(np.diff(values, axis=axis)).ravel() for axis in range(3)])
     sigma = step * max(float(np.median(changes)), 1e-3)
     beta = 10 * float(values.std()) / (2 * sigma**2)
+    if beta == 0:
+        # Where all is alike every step is; scikit-image would divide by a spread of 0, and solve for nothing forever.
+        values = np.arange(values.size, dtype=np.float32).reshape(values.shape)
     probabilities = random_walker(
         values,
         seeds,
