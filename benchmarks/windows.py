@@ -95,7 +95,9 @@ def queries(counts: list[int], threads: int, rounds: int = 2) -> dict[str, float
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     concepts = tuple(f"structure {n}" for n in range(max(counts)))
-    network = TextQueryNetwork(TextQuerySpec(concepts=concepts)).eval()
+    # As text-nano has them: presence with a layer and a scout of its own.
+    spec = TextQuerySpec(concepts=concepts, presence_layers=1, scout_widths=(16, 32, 64, 96))
+    network = TextQueryNetwork(spec).eval()
     image = torch.rand(2, 96, 96, 96)
     windows = SlidingWindows(WindowSettings((64, 64, 64), 0.5))
     best = dict.fromkeys(counts, float("inf"))

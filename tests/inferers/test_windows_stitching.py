@@ -16,6 +16,7 @@ from volseg.errors import Cancelled, GeometryError, ModelError
 from volseg.inferers.windows import Blending, DenseLogits, LabelVolume, SlidingWindows, WindowPlan, WindowSettings
 from volseg.inferers.windows.inferer import EMPTY_LOGIT, cheaper
 from volseg.inferers.windows.plan import importance
+from volseg.inferers.windows.sinks import largest
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
@@ -261,3 +262,19 @@ def test_input_is_not_changed() -> None:
 def test_impossible_settings(wrong: dict[str, object]) -> None:
     with pytest.raises(ModelError):
         WindowSettings(**{"window": (4, 4, 4), **wrong})  # type: ignore[arg-type]
+
+
+@given(st.integers(1, 6), st.integers(0, 2**32 - 1))
+@settings(max_examples=40, deadline=None)
+def test_the_largest_logit_is_the_first_of_the_largest(classes: int, seed: int) -> None:
+    # Few different values, so that many are equal.
+    logits = torch.randint(-2, 3, (classes, 3, 4, 5), generator=torch.Generator().manual_seed(seed)).float()
+    best, which = largest(logits, range(classes))
+    assert torch.equal(best, logits.amax(dim=0))
+    for place in itertools.product(range(3), range(4), range(5)):
+        values = logits[(slice(None), *place)].tolist()
+        assert int(which[place]) == values.index(max(values))
+    some = sorted({0, classes - 1})
+    best, which = largest(logits, some)
+    assert torch.equal(best, logits[some].amax(dim=0))
+    assert set(which.flatten().tolist()) <= set(some)
