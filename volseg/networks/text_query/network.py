@@ -204,8 +204,9 @@ class TextQueryNetwork(nn.Module):
     @staticmethod
     def draw(masks: Tensor, embeddings: Tensor) -> Tensor:
         """Mask logits [B, Q, I, J, K] from mask features and embeddings."""
-        weights, bias = embeddings[..., :-1].to(masks.dtype), embeddings[..., -1:].to(masks.dtype)
-        logits = torch.baddbmm(bias, weights, masks.flatten(2))
+        # The bias as one more feature: to add it afterwards would be a pass over the logits of all queries.
+        features = torch.cat([masks.flatten(2), masks.new_ones((len(masks), 1, masks[0, 0].numel()))], dim=1)
+        logits = torch.bmm(embeddings.to(masks.dtype), features)
         return torch.unflatten(logits, 2, masks.shape[2:])
 
     def forward(
