@@ -24,13 +24,13 @@ class RefineSettings:
             the answer leaks, and hardly about the rest.
     """
 
-    samples: int = 64_000
+    samples: int = 54_000
     margin: float = 0.5
     min_margin_mm: float = 5.0
     finest: float = 0.6
     max_widenings: int = 2
     trust: float = 1.0
-    settled_outside: float = 1.0
+    settled_outside: float = 0.5
     settled_inside: float = 4.0
 
     def __post_init__(self) -> None:
