@@ -59,7 +59,13 @@ def test_what_is_no_single_box_changes_nothing() -> None:
     answer = ellipsoid((30, 25, 20), (16, 14, 10))
     box, other = Box((8, 1, 10), (52, 49, 30), Frame.IJK), Box((5, 5, 20), (50, 45, 20), Frame.IJK)
     taken = Box((8, 1, 10), (52, 49, 30), Frame.IJK, positive=False)
-    for prompts in ([], [Point((30, 25, 20), Frame.IJK)], [box, other], [taken]):
+    for prompts in (
+        [],
+        [Point((30, 25, 20), Frame.IJK)],
+        [box, other],
+        [taken],
+        [box, Point((9, 25, 20), Frame.IJK, False)],
+    ):
         assert reach_for_box(answer, prompts) is answer
     nothing = ObjectMask.of(1, GRID, np.zeros(GRID.shape, bool))
     assert reach_for_box(nothing, [box]) is nothing

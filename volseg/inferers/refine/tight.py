@@ -31,12 +31,12 @@ def reach_for_box(answer: ObjectMask, prompts: Sequence[Prompt]) -> ObjectMask:
         prompts: what was said, in voxel indices.
 
     Returns:
-        The answer itself where there is not exactly one positive box, or nothing lies where it was drawn.
+        The answer itself where something else was said than one positive box (a click must stay what it says), or
+        nothing lies where it was drawn.
     """
-    boxes = [prompt for prompt in prompts if isinstance(prompt, Box) and prompt.positive]
-    if len(boxes) != 1 or answer.voxels == 0:
+    box = prompts[0] if len(prompts) == 1 else None
+    if not isinstance(box, Box) or not box.positive or answer.voxels == 0:
         return answer
-    (box,) = boxes
     flat = box.flat_axis
     shown = answer.block
     if flat is not None:
