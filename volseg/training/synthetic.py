@@ -17,11 +17,14 @@ from torch.nn.functional import affine_grid, avg_pool1d, avg_pool3d, grid_sample
 
 from volseg.data.modality import Modality
 from volseg.geometry import Grid
+from volseg.training.bodies import random_bodies
 from volseg.training.volume import TrainingVolume, build_volume
 
 GROUP = "synthetic"
 SHAPES_PART = 0.5
 """Part of the generated volumes that are random shapes, where there are label maps to paint as well."""
+BODIES_PART = 0.5
+"""Part of the random shapes that are bodies with rings, arms and rinds; the others are blobs and tubes."""
 
 
 def smooth_noise(rng: np.random.Generator, shape: tuple[int, int, int], cells: tuple[int, int, int]) -> Tensor:
@@ -169,10 +172,17 @@ class SyntheticVolumes:
     def _shapes(self, rng: np.random.Generator, number: int) -> TrainingVolume:
         shape = (int(rng.integers(16, 49)), 96, 96)
         labels, tissues, objects = random_shapes(rng, shape)
-        image = paint(rng, labels, tissues + objects + 1)
+        ids: tuple[tuple[int, ...], ...] = tuple((tissues + 1 + k,) for k in range(objects))
+        seen = labels
+        if rng.random() < BODIES_PART:
+            labels[labels > tissues] = 1
+            scene = random_bodies(rng, labels)
+            labels, ids, seen = scene.labels, scene.objects, scene.classes[scene.labels]
+        image = paint(rng, seen, int(seen.max()) + 1)
         spacing_mm = (96 / shape[0] * float(rng.uniform(0.5, 1.0)), 1.0, 1.0)
-        names = {f"shape {tissues + 1 + k}": (tissues + 1 + k,) for k in range(objects)}
-        return self._volume(number, image, labels, spacing_mm, names)
+        names = {f"shape {one[0]}": one for one in ids}
+        built = self._volume(number, image, labels, spacing_mm, names)
+        return built if built.objects else self._shapes(rng, number)
 
     def _repainted(self, rng: np.random.Generator, number: int) -> TrainingVolume:
         volume = self._painted[rng.integers(len(self._painted))]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from volseg.errors import ModelError
 from volseg.networks.refine.config import RefineSpec
+from volseg.networks.single_conv import as_single, with_single_convs
 
 
 class Channel(IntEnum):
@@ -59,6 +60,7 @@ class RefineNetwork(nn.Module):
             blocks_down=spec.blocks_down,
             blocks_up=spec.blocks_up,
         )
+        with_single_convs(self.body)
         if state is not None:
             try:
                 self.load_state_dict(dict(state))
@@ -75,5 +77,5 @@ class RefineNetwork(nn.Module):
         Returns:
             [B, 1, A, B, C] float32.
         """
-        logits: Tensor = self.body(channels).float()
+        logits: Tensor = self.body(as_single(channels)).float()
         return logits

@@ -13,6 +13,7 @@ from torch.nn.functional import interpolate, scaled_dot_product_attention
 
 from volseg.data.modality import Modality
 from volseg.errors import ModelError
+from volseg.networks.single_conv import with_single_convs
 from volseg.networks.text_query.config import TextQuerySpec
 from volseg.networks.text_query.pyramid import make_pyramid
 
@@ -103,6 +104,7 @@ class TextQueryNetwork(nn.Module):
             # At first a query is what it asks for, and hardly how the image was made.
             self.modality.weight.mul_(0.1)
             self.spacing.weight.mul_(0.1)
+        with_single_convs(self)
         if state is not None:
             try:
                 self.load_state_dict(dict(state))

@@ -12,6 +12,8 @@ from volseg.training.synthetic import smooth_noise
 
 TURNED = 0.5
 """Part of the blocks that are turned and stretched, half of them bent as well."""
+MOST_NOISE = 0.2
+"""Standard deviation of added noise, at most, in units of the window; thin slices of a CT have so much."""
 BEND = 0.06
 """Standard deviation of the largest bends, as a part of half a side."""
 
@@ -78,7 +80,7 @@ def vary_intensities(rng: np.random.Generator, image: Tensor, *, free: bool) -> 
         image = interpolate(interpolate(image[None, None], coarse, mode="nearest"), shape, mode="trilinear")[0, 0]
     if rng.random() < 0.4:
         noise = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
-        image = image + noise * float(rng.uniform(0, 0.08))
+        image = image + noise * (MOST_NOISE * float(rng.random()) ** 2)
     return image
 
 
