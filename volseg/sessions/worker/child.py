@@ -12,6 +12,7 @@ from typing import IO, Any
 
 from volseg.errors import VolsegError
 from volseg.sessions.engine import LocalEngine
+from volseg.sessions.worker.courtesy import Busy, Courtesy
 from volseg.sessions.worker.messages import (
     Answer,
     Asked,
@@ -141,6 +142,8 @@ def main() -> None:
     import monai.data  # noqa: F401
 
     _leave_a_core()
+    for descriptor in sys.argv[1:]:
+        Courtesy(Busy(int(descriptor))).everywhere()
     child.serve()
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from volseg.errors import Cancelled, VolsegError
 from volseg.models.base import PartialCallback
 from volseg.progress import ProgressCallback, report
+from volseg.sessions.worker.courtesy import Busy
 from volseg.sessions.worker.messages import (
     Answer,
     Asked,
@@ -54,6 +55,8 @@ class WorkerProcess:
         self._replies: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._closed = False
         self._images, self._requests = itertools.count(1), itertools.count(1)
+        # Windows lets a window go first by itself, with processes of another priority class.
+        self._busy = Busy() if os.name == "posix" else None
 
     def start(self) -> int:
         """Starts the process where none runs; its number, by which a later one can be told from it.
@@ -66,7 +69,7 @@ class WorkerProcess:
                 raise Cancelled("the window is closed")
             if self._process is None or self._process.poll() is not None:
                 self._replies = queue.SimpleQueue()
-                self._process = _started()
+                self._process = _started(self._busy)
                 arguments = self._process, self._replies
                 threading.Thread(target=_listen, args=arguments, name="volseg-worker", daemon=True).start()
             return self._process.pid
@@ -119,6 +122,15 @@ class WorkerProcess:
         if answer.error is not None:
             raise answer.error
         return answer.value
+
+    def window_works(self, working: bool) -> None:
+        """Says whether the window's thread works right now: the process makes short pauses then.
+
+        Where there are few cores, or these draw as well, a window would stutter otherwise. May be called as often as
+        the window's event loop turns.
+        """
+        if self._busy is not None:
+            self._busy.set(working)
 
     @property
     def pid(self) -> int | None:
@@ -183,11 +195,13 @@ class WorkerProcess:
         return ProcessLost(f"the process that computes ended{status}")
 
 
-def _started() -> subprocess.Popen[bytes]:
+def _started(busy: Busy | None) -> subprocess.Popen[bytes]:
     # Modules are found where this process finds them.
     paths = os.pathsep.join(path for path in sys.path if path)
+    shared = () if busy is None else (busy.descriptor,)
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "volseg.sessions.worker.child"],
+        [sys.executable, "-P", "-m", "volseg.sessions.worker.child", *map(str, shared)],
+        pass_fds=shared,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": paths},

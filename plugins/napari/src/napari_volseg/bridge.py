@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from qtpy.QtCore import QObject, Qt, Signal
+from qtpy.QtCore import QAbstractEventDispatcher, QCoreApplication, QEvent, QObject, Qt, Signal
 
 from volseg.errors import VolsegError
 from volseg.sessions.desk import DeskEvent, Painted, StateChanged, Working
@@ -77,6 +77,42 @@ def _overtaken(old: DeskEvent, new: DeskEvent) -> bool:
         # Whoever shows the array must learn of another one, and the end of a preview.
         return not old.array_replaced and (old.preview or not new.preview)
     return type(old) is type(new) and isinstance(old, Working | StateChanged)
+
+
+class BusyWatch(QObject):
+    """Says when the window's thread begins to work, and when it has nothing to do.
+
+    Args:
+        tell: called in that thread, with True and False in turns.
+    """
+
+    def __init__(self, tell: Callable[[bool], None]) -> None:
+        super().__init__()
+        self._tell = tell
+        self._busy = False
+        self._application = QCoreApplication.instance()
+        self._dispatcher = QAbstractEventDispatcher.instance()
+        if self._application is not None and self._dispatcher is not None:
+            self._application.installEventFilter(self)
+            self._dispatcher.aboutToBlock.connect(self._rest)
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        """Qt's name: sees every event before it is handled; lets all of them through."""
+        if not self._busy:
+            self._busy = True
+            self._tell(True)
+        return False
+
+    def close(self) -> None:
+        """Says nothing any more, and False at last."""
+        if self._application is not None and self._dispatcher is not None:
+            self._application.removeEventFilter(self)
+            self._dispatcher.aboutToBlock.disconnect(self._rest)
+        self._rest()
+
+    def _rest(self) -> None:
+        self._busy = False
+        self._tell(False)
 
 
 @contextmanager

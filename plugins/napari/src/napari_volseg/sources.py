@@ -9,7 +9,7 @@ from napari.layers import Image, Labels
 from qtpy.QtCore import Qt
 
 from napari_volseg import opening
-from napari_volseg.bridge import DeskBridge, callback
+from napari_volseg.bridge import BusyWatch, DeskBridge, callback
 from napari_volseg.form import SERVER_DEVICE
 from napari_volseg.geometry import LayerVolume
 from napari_volseg.models import ModelLoader
@@ -65,6 +65,7 @@ class Sources(WidgetState):
         self.destroyed.connect(self._ending)
         self._worker = WorkerProcess()
         self._ending.steps.append(self._worker.close)
+        self._ending.steps.append(BusyWatch(self._worker.window_works).close)
         self._loader = ModelLoader()
         self._loader.loaded.connect(self._on_models)
         self._ending.steps.append(self._loader.close)
