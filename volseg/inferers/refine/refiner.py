@@ -13,7 +13,8 @@ from torch import Tensor
 
 from volseg.data.object_mask import ObjectMask
 from volseg.inferers.half import half_is_fast
-from volseg.inferers.refine.channels import all_channels, kept_logits, prompt_channels, show_image, show_mask
+from volseg.inferers.refine.answer import answer_logits
+from volseg.inferers.refine.channels import prompt_channels, show_image, show_mask
 from volseg.inferers.refine.lattice import Lattice, choose_lattice
 from volseg.inferers.refine.settings import RefineSettings
 from volseg.inferers.refine.tight import reach_for_box
@@ -115,11 +116,9 @@ class Refiner:
     ) -> Tensor:
         device = next(self.network.parameters()).device
         said, shown = prompt_channels(lattice, prompts), show_mask(lattice, draft)
-        channels = all_channels(show_image(lattice, image, window), shown, said)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half_is_fast(device)):
-            logits = self.network(channels.to(device))
-        kept = kept_logits(trust, shown, said)
-        return _as_clicked(logits[0, 0].float().cpu() + kept, lattice, prompts)
+        seen, half = show_image(lattice, image, window), half_is_fast(device)
+        logits = answer_logits(self.network, seen, shown, said, trust, half=half)
+        return _as_clicked(logits.cpu(), lattice, prompts)
 
 
 def _corners(draft: ObjectMask, prompts: Sequence[Prompt]) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:

@@ -15,6 +15,7 @@ class RefineSpec:
         width: channels at full resolution; each halving doubles them. Divisible by 8 (groups of the norms).
         blocks_down: residual blocks of the encoder, finest level first.
         blocks_up: residual blocks of the decoder, coarsest level first; one level less.
+        walk: whether a random walker follows (`walk`), and the network says how far it is to be trusted as well.
 
     Raises:
         ModelError: the numbers do not fit together.
@@ -23,6 +24,7 @@ class RefineSpec:
     width: int = 16
     blocks_down: tuple[int, ...] = (1, 2, 2, 2)
     blocks_up: tuple[int, ...] = (1, 1, 1)
+    walk: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "blocks_down", tuple(self.blocks_down))

@@ -55,7 +55,7 @@ class RefineNetwork(nn.Module):
             spatial_dims=3,
             init_filters=spec.width,
             in_channels=len(Channel),
-            out_channels=1,
+            out_channels=2 if spec.walk else 1,
             norm=("GROUP", {"num_groups": 8}),
             blocks_down=spec.blocks_down,
             blocks_up=spec.blocks_up,
@@ -75,7 +75,7 @@ class RefineNetwork(nn.Module):
             channels: [B, 9, A, B, C] in the order of `Channel`; sides are multiples of ``spec.multiple``.
 
         Returns:
-            [B, 1, A, B, C] float32.
+            [B, 1, A, B, C] float32; with ``spec.walk`` [B, 2, A, B, C], the second how far to trust the first.
         """
         logits: Tensor = self.body(as_single(channels)).float()
         return logits

@@ -19,7 +19,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from volseg.data.atomic import atomic_path
 from volseg.errors import TrainingError
-from volseg.inferers.refine.channels import POINT_PEAK, all_channels, kept_logits
+from volseg.inferers.refine.answer import answer_logits
+from volseg.inferers.refine.channels import POINT_PEAK
 from volseg.inferers.refine.refiner import Refiner
 from volseg.models.base import Model
 from volseg.models.bundles.metadata import Origin, Refinement, Weights
@@ -259,13 +260,10 @@ def _teach(
         adds = True
         if number or not bool(prompts.any()):
             prompts, adds = add_correction(rng, sample, draft > 0.5, prompts)
-        channels = all_channels(sample.image, draft, prompts).to(device)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
-            logits = network(channels)[0, 0]
         trust = config.settings.trust
         if number:
             trust = config.settings.settled_outside if adds else config.settings.settled_inside
-        logits = logits + kept_logits(trust, draft, prompts).to(device)
+        logits = answer_logits(network, sample.image, draft, prompts, trust, half=half)
         if number:
             logits = _as_asked(logits, draft, adds=adds)
         loss = refine_loss(logits, sample.truth.to(device), (prompts[:2].amax(dim=0) / POINT_PEAK).to(device))

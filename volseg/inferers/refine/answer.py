@@ -1,0 +1,42 @@
+"""What the refining network says about a block: for answers and in training alike."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from volseg.inferers.refine.channels import POINT_PEAK, all_channels, kept_logits
+
+if TYPE_CHECKING:
+    from volseg.networks.refine.network import RefineNetwork
+
+CLICKED = 0.75
+"""Part of a bump's height within which it is a seed of the walk: about one sample around a click."""
+
+
+def answer_logits(
+    network: RefineNetwork, image: Tensor, draft: Tensor, prompts: Tensor, trust: float, *, half: bool
+) -> Tensor:
+    """Logits [A, B, C], float32 on the network's device.
+
+    Args:
+        network: looks.
+        image: [A, B, C] in units of the window.
+        draft: [A, B, C] from 0 to 1.
+        prompts: [4, A, B, C] from ``prompt_channels``.
+        trust: the most that the draft adds, see ``kept_logits``.
+        half: whether the network computes in bfloat16.
+    """
+    from volseg.networks.refine.walk import walked
+
+    device = next(network.parameters()).device
+    channels = all_channels(image, draft, prompts).to(device)
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
+        said = network(channels)[0]
+    logits: Tensor = said[0] + kept_logits(trust, draft, prompts).to(device)
+    if not network.spec.walk:
+        return logits
+    inside, outside = (one > CLICKED * POINT_PEAK for one in prompts[:2].to(device))
+    return walked(logits, said[1], image.to(device), inside & ~outside, outside & ~inside)
