@@ -48,7 +48,7 @@ def main() -> None:
             "volseg": lambda c=channels: single(c),
             "plain training": lambda c=channels: plain.body(c).mean().backward(),
             "volseg training": lambda c=channels: single(c).mean().backward(),
-            "walk": lambda c=channels, n=nothing: walked(c[0, 0], c[0, 1], c[0, 2], n, n),
+            "walk": lambda c=channels, n=nothing: walked(c[0, 0], c[0, 1], 0.1, c[0, 2], n, n),
         }
         seconds = {name: [] for name in ways}
         for _ in range(runs):

@@ -7,6 +7,8 @@ import torch
 
 from volseg.networks.refine import walk
 
+USUAL = 0.1
+
 
 def _brute_force(chance: np.ndarray, trust: np.ndarray, image: np.ndarray) -> np.ndarray:
     """The walk's equations written out sample by sample, and solved as a dense system."""
@@ -37,8 +39,8 @@ def test_walk_solves_its_equations() -> None:
         prior, trust, image = _random(seed)
         inside, outside = torch.zeros(2, *image.shape, dtype=torch.bool)
         inside[1, 2, 3], outside[3, 0, 0] = True, True
-        found = torch.sigmoid(walk.walked(prior, trust, image, inside, outside)).numpy()
-        held = walk.TRUST * np.exp(walk.TRUST_RANGE * np.tanh(trust.numpy() / walk.TRUST_RANGE))
+        found = torch.sigmoid(walk.walked(prior, trust, USUAL, image, inside, outside)).numpy()
+        held = USUAL * np.exp(walk.TRUST_RANGE * np.tanh(trust.numpy() / walk.TRUST_RANGE))
         held[1, 2, 3] = held[3, 0, 0] = walk.SEED_TRUST
         chance = torch.sigmoid(prior).numpy().copy()
         chance[1, 2, 3], chance[3, 0, 0] = 1, 0
@@ -64,14 +66,14 @@ def test_a_little_belief_fills_an_even_region_up_to_its_edge() -> None:
     prior[3:9, 3:9, 3:9] = -0.3
     prior[4:8, 4:8, 4:8] = 6.0
     nothing = torch.zeros(image.shape, dtype=torch.bool)
-    found = walk.walked(prior, torch.full(image.shape, -2.0), image, nothing, nothing) > 0
+    found = walk.walked(prior, torch.full(image.shape, -2.0), USUAL, image, nothing, nothing) > 0
     assert torch.equal(found, image > 0.5)
-    trusted = walk.walked(prior, torch.full(image.shape, 20.0), image, nothing, nothing) > 0
+    trusted = walk.walked(prior, torch.full(image.shape, 20.0), USUAL, image, nothing, nothing) > 0
     assert 64 <= trusted.sum() < found.sum(), "where it is trusted, the network's own answer counts"
 
 
 def test_an_even_image_is_solved_too() -> None:
     image = torch.zeros(6, 6, 6)
     nothing = torch.zeros(image.shape, dtype=torch.bool)
-    found = walk.walked(torch.full(image.shape, 1.0), torch.zeros(image.shape), image, nothing, nothing)
+    found = walk.walked(torch.full(image.shape, 1.0), torch.zeros(image.shape), USUAL, image, nothing, nothing)
     torch.testing.assert_close(found, torch.ones(image.shape), rtol=1e-3, atol=1e-3)

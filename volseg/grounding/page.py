@@ -154,7 +154,7 @@ def _section(item: GroundedFinding, picture: str | None) -> str:
     if finding.query.attributes:
         facts.append(("described as", ", ".join(finding.query.attributes)))
     if item.attribute_prompt != finding.query.describe():
-        facts.append(("looks like", item.attribute_prompt))
+        facts.append(("asked as", item.attribute_prompt))
     if item.presence is not None:
         facts.append(("presence", f"{item.presence:.2f}"))
     if item.box is not None and item.oriented_box is not None and item.key_slice is not None:

@@ -81,12 +81,10 @@ class Refiner:
         if known is None:
             return draft
         first, last = known
-        trust = self.settings.trust
-        if correcting:
-            trust = self.settings.settled_outside if prompts[-1].positive else self.settings.settled_inside
+        adds = prompts[-1].positive if correcting else None
 
         def look(lattice: Lattice) -> ObjectMask:
-            inside, start = lattice.above_zero(self._logits(lattice, image, window, draft, prompts, trust))
+            inside, start = lattice.above_zero(self._logits(lattice, image, window, draft, prompts, adds))
             return ObjectMask.of(draft.object_id, grid, inside, draft.presence, start)
 
         for widening in range(self.settings.max_widenings + 1):
@@ -112,12 +110,12 @@ class Refiner:
         window: IntensityWindow,
         draft: ObjectMask,
         prompts: Sequence[Prompt],
-        trust: float,
+        adds: bool | None,
     ) -> Tensor:
         device = next(self.network.parameters()).device
         said, shown = prompt_channels(lattice, prompts), show_mask(lattice, draft)
         seen, half = show_image(lattice, image, window), half_is_fast(device)
-        logits = answer_logits(self.network, seen, shown, said, trust, half=half)
+        logits = answer_logits(self.network, seen, shown, said, self.settings, adds, half=half)
         return _as_clicked(logits.cpu(), lattice, prompts)
 
 

@@ -22,6 +22,8 @@ class RefineSettings:
             from prompts: what a person did not click on was right, or at least good enough.
         settled_inside: the same for what lies inside, when the prompt is beside the object: it is about a place where
             the answer leaks, and hardly about the rest.
+        walk_trust: usual trust of a network's random walker in it; the less, the more the image says.
+        walk_trust_correcting: the same in a correction.
     """
 
     samples: int = 54_000
@@ -32,9 +34,14 @@ class RefineSettings:
     trust: float = 1.0
     settled_outside: float = 0.5
     settled_inside: float = 4.0
+    walk_trust: float = 0.1
+    walk_trust_correcting: float = 0.3
 
     def __post_init__(self) -> None:
-        positive = min(self.margin, self.min_margin_mm, self.finest) > 0
+        trusts = min(self.walk_trust, self.walk_trust_correcting)
+        positive = min(self.margin, self.min_margin_mm, self.finest, trusts) > 0
         settled = min(self.trust, self.settled_outside, self.settled_inside)
         if self.samples < 512 or not positive or self.finest > 1 or settled < 0:
-            raise ModelError(f"a lattice has 512 samples or more, a margin and a finest step up to 1, got {self}")
+            raise ModelError(
+                f"a lattice has 512 samples or more, a margin, a finest step up to 1 and positive trusts, got {self}"
+            )

@@ -16,10 +16,8 @@ from torch import Tensor
 EDGE = 10.0
 """How fast weights fall with the squared difference of two samples, in units of its mean over the block."""
 LEAST_WEIGHT = 1e-4
-TRUST = 0.1
-"""Trust in the network where it asks for neither more nor less."""
 TRUST_RANGE = 4.0
-"""Natural logarithm of how many times more or less, at most."""
+"""Natural logarithm of how many times more or less than usual the network is trusted where it says so, at most."""
 SEED_TRUST = 5.0
 """Trust in what a person has clicked on."""
 ROUNDS = 60
@@ -28,12 +26,13 @@ SURE = 1e-4
 """Chances are cut off here, and at one less this."""
 
 
-def walked(prior: Tensor, trust: Tensor, image: Tensor, inside: Tensor, outside: Tensor) -> Tensor:
+def walked(prior: Tensor, trust: Tensor, usual: float, image: Tensor, inside: Tensor, outside: Tensor) -> Tensor:
     """Logits after the walk.
 
     Args:
         prior: logits [A, B, C] of the network.
-        trust: [A, B, C]; 0 for ``TRUST``, above it for more.
+        trust: [A, B, C] what the network says about its prior: 0 for the usual trust, above it for more.
+        usual: trust in the prior; neighbours that look the same weigh 1.
         image: [A, B, C] intensities, of which only differences count.
         inside: bool [A, B, C], what was clicked on as the object.
         outside: bool [A, B, C], what was clicked on as something else.
@@ -42,7 +41,7 @@ def walked(prior: Tensor, trust: Tensor, image: Tensor, inside: Tensor, outside:
         float32 [A, B, C].
     """
     chance = torch.sigmoid(prior.float())
-    held = TRUST * torch.exp(TRUST_RANGE * torch.tanh(trust.float() / TRUST_RANGE))
+    held = usual * torch.exp(TRUST_RANGE * torch.tanh(trust.float() / TRUST_RANGE))
     chance = torch.where(inside, 1.0, torch.where(outside, 0.0, chance))
     held = torch.where(inside | outside, SEED_TRUST, held)
     result: Tensor = _Walk.apply(chance, held, *_weights(image.float()))

@@ -260,10 +260,8 @@ def _teach(
         adds = True
         if number or not bool(prompts.any()):
             prompts, adds = add_correction(rng, sample, draft > 0.5, prompts)
-        trust = config.settings.trust
-        if number:
-            trust = config.settings.settled_outside if adds else config.settings.settled_inside
-        logits = answer_logits(network, sample.image, draft, prompts, trust, half=half)
+        newest = adds if number else None
+        logits = answer_logits(network, sample.image, draft, prompts, config.settings, newest, half=half)
         if number:
             logits = _as_asked(logits, draft, adds=adds)
         loss = refine_loss(logits, sample.truth.to(device), (prompts[:2].amax(dim=0) / POINT_PEAK).to(device))
