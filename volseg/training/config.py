@@ -25,7 +25,7 @@ class Precision(StrEnum):
 
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
-    """On CUDA everything runs under autocast; on the CPU only the image encoder, where it is faster."""
+    """Where the device multiplies it in hardware, else as ``FLOAT32``. Of SAM 2 on the CPU only the image encoder."""
 
 
 class Adapt(StrEnum):

@@ -16,6 +16,7 @@ from volseg.networks.sam2.features import FrameFeatures, FrameOutput, MemoryRows
 from volseg.networks.sam2.network import MEMORY_BIAS, MEMORY_SCALE, Sam2Network
 from volseg.training import prompts
 from volseg.training.config import Precision
+from volseg.training.half import in_half
 from volseg.training.losses import Loss, frame_loss
 from volseg.training.travel import Travel
 
@@ -58,7 +59,7 @@ class Tally:
 def encode(network: Sam2Network, frames: Tensor, precision: Precision) -> FrameFeatures:
     """Encodes normalised frames [N, 3, S, S]; on the CPU this alone runs in bfloat16."""
     cpu = frames.device.type == "cpu"
-    with torch.autocast(frames.device.type, torch.bfloat16, enabled=precision is Precision.BFLOAT16):
+    with torch.autocast(frames.device.type, torch.bfloat16, enabled=in_half(precision, frames.device)):
         if cpu:
             frames = frames.contiguous(memory_format=torch.channels_last)
         features = network.encode_frames(frames)

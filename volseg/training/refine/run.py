@@ -27,9 +27,10 @@ from volseg.models.bundles.metadata import Origin, Refinement, Weights
 from volseg.models.bundles.write import write_bundle
 from volseg.networks.refine.network import RefineNetwork
 from volseg.training.cases import TrainingCase, listed_cases, split_cases
-from volseg.training.config import Precision, read_config
+from volseg.training.config import read_config
 from volseg.training.ema import WeightAverage
 from volseg.training.export import CARD, PARTIAL, is_exported, take_parts
+from volseg.training.half import in_half
 from volseg.training.pace import Clock, is_over, learning_rate
 from volseg.training.record import write_log
 from volseg.training.refine.config import REFINE_CONFIG, RefineTrainConfig
@@ -253,7 +254,7 @@ def _teach(
 ) -> dict[str, float]:
     """Answers and corrections of one object; gradients are added up."""
     device = next(network.parameters()).device
-    half = config.precision is Precision.BFLOAT16
+    half = in_half(config.precision, device)
     draft, prompts = sample.draft, sample.prompts
     numbers = {f"{sample.group} draft": _dice(draft > 0.5, sample.truth)}
     for number in range(sample.rounds + 1):

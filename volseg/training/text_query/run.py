@@ -20,8 +20,8 @@ from volseg.errors import TrainingError
 from volseg.networks.text_query.config import TextQuerySpec
 from volseg.networks.text_query.network import TextQueryNetwork
 from volseg.training.cases import TrainingCase, find_cases
-from volseg.training.config import Precision
 from volseg.training.ema import WeightAverage
+from volseg.training.half import in_half
 from volseg.training.parallel import Ranks
 from volseg.training.text_query.config import GroupConfig, TextScheduleConfig, TextTrainConfig, read_text_config
 from volseg.training.text_query.losses import text_loss
@@ -261,7 +261,7 @@ def _step(
 def _gradients(network: TextQueryNetwork, sample: TextSample, config: TextTrainConfig) -> dict[str, float]:
     """Adds up the gradients of a sample with questions; its losses by name."""
     device = network.device
-    half = config.precision is Precision.BFLOAT16
+    half = in_half(config.precision, device)
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
         features = network.encode(sample.window.to(device), sample.spacing_mm)
     output = network.decode(features.float(), network.embeddings(sample.concepts), sample.modality, sample.spacing_mm)
