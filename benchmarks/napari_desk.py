@@ -409,7 +409,12 @@ def main():
     parser.add_argument("--repeats", type=int, default=5, help="of delays, taken together (5)")
     places = ["own", "window"]
     parser.add_argument("--processes", nargs="+", choices=places, default=places, help="where delays' models compute")
+    parser.add_argument("--without-pauses", action="store_true", help="never step aside for the window")
     chosen = parser.parse_args()
+    if chosen.without_pauses:
+        from volseg.sessions.worker import WorkerProcess
+
+        WorkerProcess.window_works = lambda *_: None
     work = {
         "latency": (latency, 20),
         "delays": (lambda clicks: delays(clicks, chosen.repeats, chosen.processes), 32),
