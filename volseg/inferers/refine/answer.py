@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from volseg.inferers.refine.channels import POINT_PEAK, all_channels, kept_logits
+from volseg.networks.refine.walk import walked
 
 if TYPE_CHECKING:
     from volseg.inferers.refine.settings import RefineSettings
@@ -38,8 +39,6 @@ def answer_logits(
         newest_adds: in a correction, whether its newest prompt is on the object; None for a first answer.
         half: whether the network computes in bfloat16.
     """
-    from volseg.networks.refine.walk import walked
-
     device = next(network.parameters()).device
     channels = all_channels(image, draft, prompts).to(device)
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
