@@ -59,3 +59,23 @@ def test_the_second_look_never_falls_back_to_slow_convolutions() -> None:
     products = [part for part in convolutions if part.kernel_size == (1, 1, 1)]
     assert len(convolutions) > len(products) + 20
     assert _slow_calls(network, volumes) == len(products)
+
+
+@pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), (1, 2)])
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_gradients_in_bfloat16_are_those_in_float32(depth: int, stride: int, dilation: int) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv3d(32, 32, 3, stride=stride, padding=dilation, dilation=dilation))
+    with_single_convs(network)
+    volumes, weights = torch.randn(1, 32, depth, 6, 5), torch.randn(())
+    found = []
+    for half in (False, True):
+        network.zero_grad()
+        shown = volumes.clone().requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+            answer = network(shown).float()
+        (answer.square() * weights).sum().backward()
+        found.append((answer.detach(), shown.grad, network[0].weight.grad, network[0].bias.grad))
+    for exact, rounded in zip(*found, strict=True):
+        assert exact.shape == rounded.shape
+        assert float((exact - rounded).norm() / exact.norm()) < 0.02
