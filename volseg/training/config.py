@@ -56,6 +56,13 @@ class AdaptConfig:
             raise TrainingError(f"the rank of LoRA is {self.rank}; expected 1 or more")
 
 
+class Pseudo(StrEnum):
+    """Labels that are made from the image."""
+
+    BONES = "bones"
+    """Of a CT, by density; see `bones.bone_labels`."""
+
+
 @dataclass(frozen=True)
 class SourceConfig:
     """Cases that are stored alike.
@@ -71,6 +78,7 @@ class SourceConfig:
         axcodes: orientation of an ``.npz`` array, which has none of its own.
         train: whether it is trained on; otherwise it is only scored.
         expert: whether people drew the labels; only those are scored.
+        pseudo: how labels are made from the image, which ``label`` then names once more.
     """
 
     group: str
@@ -82,6 +90,15 @@ class SourceConfig:
     axcodes: str = "RAS"
     train: bool = True
     expert: bool = True
+    pseudo: Pseudo | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses made labels of another image, and such that would be scored."""
+        if self.pseudo is not None and (self.label != self.image or self.expert):
+            raise TrainingError(
+                f"group {self.group}: labels made from the image need its path as label and expert: false, "
+                f"got {self.label!r} for {self.image!r} and expert: {str(self.expert).lower()}"
+            )
 
 
 @dataclass(frozen=True)

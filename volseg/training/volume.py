@@ -13,7 +13,9 @@ from volseg.data.modality import Modality
 from volseg.errors import TrainingError
 from volseg.geometry import Grid, Plane
 from volseg.inferers.slices.view import SliceView
+from volseg.training.bones import bone_labels
 from volseg.training.cases import TrainingCase, split_archive
+from volseg.training.config import Pseudo
 
 MIN_VOXELS = 20
 """Objects with fewer voxels in a volume are left out."""
@@ -153,6 +155,8 @@ def read_arrays(case: TrainingCase) -> tuple[NDArray[Any], NDArray[np.uint8], Gr
             is named.
     """
     image, grid = _read(case, case.image)
+    if case.source.pseudo is Pseudo.BONES:
+        return image, bone_labels(image, grid.spacing_mm), grid
     label, label_grid = _read(case, case.label)
     if not grid.same_as(label_grid):
         raise TrainingError(

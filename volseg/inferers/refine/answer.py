@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,6 +17,19 @@ if TYPE_CHECKING:
 
 CLICKED = 0.75
 """Part of a bump's height within which it is a seed of the walk: about one sample around a click."""
+
+
+@dataclass(frozen=True, eq=False)
+class Belief:
+    """What the network believes about a block, before the walk.
+
+    Attributes:
+        logits: [A, B, C] float32.
+        trust: [A, B, C] float32, how far it is to be trusted; None where the network says nothing of it.
+    """
+
+    logits: Tensor
+    trust: Tensor | None
 
 
 def answer_logits(
@@ -39,16 +53,36 @@ def answer_logits(
         newest_adds: in a correction, whether its newest prompt is on the object; None for a first answer.
         half: whether the network computes in bfloat16.
     """
+    belief = believe(network, image, draft, prompts, settings, newest_adds, half=half)
+    return carried(belief, image, prompts, settings, correcting=newest_adds is not None)
+
+
+def believe(
+    network: RefineNetwork,
+    image: Tensor,
+    draft: Tensor,
+    prompts: Tensor,
+    settings: RefineSettings,
+    newest_adds: bool | None,
+    *,
+    half: bool,
+) -> Belief:
+    """What the network believes; see `answer_logits`."""
     device = next(network.parameters()).device
     channels = all_channels(image, draft, prompts).to(device)
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
         said = network(channels)[0]
-    trust, held = settings.trust, settings.walk_trust
+    kept = settings.trust
     if newest_adds is not None:
-        trust = settings.settled_outside if newest_adds else settings.settled_inside
-        held = settings.walk_trust_correcting
-    logits: Tensor = said[0] + kept_logits(trust, draft, prompts).to(device)
-    if not network.spec.walk:
-        return logits
+        kept = settings.settled_outside if newest_adds else settings.settled_inside
+    return Belief(said[0] + kept_logits(kept, draft, prompts).to(device), said[1] if network.spec.walk else None)
+
+
+def carried(belief: Belief, image: Tensor, prompts: Tensor, settings: RefineSettings, *, correcting: bool) -> Tensor:
+    """A belief carried as far as the image is even, [A, B, C]; the logits themselves where nothing is said of trust."""
+    if belief.trust is None:
+        return belief.logits
+    device = belief.logits.device
+    usual = settings.walk_trust_correcting if correcting else settings.walk_trust
     inside, outside = (one > CLICKED * POINT_PEAK for one in prompts[:2].to(device))
-    return walked(logits, said[1], held, image.to(device), inside & ~outside, outside & ~inside)
+    return walked(belief.logits, belief.trust, usual, image.to(device), inside & ~outside, outside & ~inside)

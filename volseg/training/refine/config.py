@@ -10,7 +10,7 @@ from types import MappingProxyType
 from volseg.errors import TrainingError
 from volseg.inferers.refine.settings import RefineSettings
 from volseg.networks.refine.config import RefineSpec
-from volseg.training.config import Precision
+from volseg.training.config import Precision, SourceConfig
 
 REFINE_CONFIG = Path(__file__).parent / "refine_nano.yaml"
 """How the refining network of the shipped sam2-nano was trained."""
@@ -65,6 +65,32 @@ class RefineSampleConfig:
 
 
 @dataclass(frozen=True)
+class DoubtConfig:
+    """What a network with a random walker learns to expect of its own belief.
+
+    On objects that it was trained on it errs less than on others, and would learn to trust itself too far. So smooth
+    noise is added to what it believes before the walk, which it does not see, and what it believes is scored for itself
+    as well.
+
+    Attributes:
+        part: of the looks that get noise.
+        most: standard deviation of the noise on the logits, at most; drawn from 0 on.
+        cells: fewest and most cells of the noise along an axis.
+        belief: part of the loss that is about the belief before noise and walk.
+    """
+
+    part: float = 0.75
+    most: float = 4.0
+    cells: tuple[int, int] = (3, 9)
+    belief: float = 0.35
+
+    def __post_init__(self) -> None:
+        """Refuses parts that are none."""
+        if not (0 <= self.part <= 1 and 0 <= self.belief <= 1 and self.most >= 0 and min(self.cells) >= 2):
+            raise TrainingError(f"parts lie between 0 and 1, noise is not negative and has 2 cells or more, got {self}")
+
+
+@dataclass(frozen=True)
 class RefineScheduleConfig:
     """How long, and with what step.
 
@@ -99,7 +125,9 @@ class RefineTrainConfig:
         schedule: how long.
         cases: YAML file of the base model's training, which names sources and held-out patients, by its place from this
             one; empty where a table of cases does.
+        more: further sources to train on, besides those of ``cases``.
         sampling: what is shown.
+        doubt: errors that the network is made to expect of itself.
         go_on: start from the base model's refining network, where it has one.
         hold_out: part of the patients that are held out where the table of cases does not say.
         spec: the network, where it is not gone on with.
@@ -110,7 +138,9 @@ class RefineTrainConfig:
 
     schedule: RefineScheduleConfig
     cases: str = ""
+    more: tuple[SourceConfig, ...] = ()
     sampling: RefineSampleConfig = field(default_factory=RefineSampleConfig)
+    doubt: DoubtConfig = field(default_factory=DoubtConfig)
     go_on: bool = True
     hold_out: float = 0.2
     spec: RefineSpec = field(default_factory=RefineSpec)

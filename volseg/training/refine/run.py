@@ -19,21 +19,21 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from volseg.data.atomic import atomic_path
 from volseg.errors import TrainingError
-from volseg.inferers.refine.answer import answer_logits
+from volseg.inferers.refine.answer import Belief, believe, carried
 from volseg.inferers.refine.channels import POINT_PEAK
 from volseg.inferers.refine.refiner import Refiner
 from volseg.models.base import Model
 from volseg.models.bundles.metadata import Origin, Refinement, Weights
 from volseg.models.bundles.write import write_bundle
 from volseg.networks.refine.network import RefineNetwork
-from volseg.training.cases import TrainingCase, listed_cases, split_cases
+from volseg.training.cases import TrainingCase, find_cases, listed_cases, split_cases
 from volseg.training.config import read_config
 from volseg.training.ema import WeightAverage
 from volseg.training.export import CARD, PARTIAL, is_exported, take_parts
 from volseg.training.half import in_half
 from volseg.training.pace import Clock, is_over, learning_rate
 from volseg.training.record import write_log
-from volseg.training.refine.config import REFINE_CONFIG, RefineTrainConfig
+from volseg.training.refine.config import REFINE_CONFIG, DoubtConfig, RefineTrainConfig
 from volseg.training.refine.drafts import Draft, load_drafts, make_drafts, save_drafts
 from volseg.training.refine.samples import (
     RefineSample,
@@ -45,7 +45,7 @@ from volseg.training.refine.samples import (
 )
 from volseg.training.refine.score import score
 from volseg.training.start import StartWeights
-from volseg.training.synthetic import GROUP
+from volseg.training.synthetic import GROUP, smooth_noise
 from volseg.training.volume import read_arrays
 
 logger = logging.getLogger(__name__)
@@ -143,7 +143,10 @@ class RefineRun:
         elif not self.config.cases:
             raise TrainingError(f"{data} is a folder, and the configuration names no sources in it; give a CSV file")
         else:
-            training, held_out = split_cases(data, read_config(REFINE_CONFIG.parent / self.config.cases))
+            base = read_config(REFINE_CONFIG.parent / self.config.cases)
+            training, held_out = split_cases(data, base)
+            more = [case for source in self.config.more for case in find_cases(data, source)]
+            training += tuple(case for case in more if case.patient not in base.validation)
         weights = self.config.sampling.weights
         return tuple(one for one in training if not weights or weights.get(one.source.group, 0) > 0), held_out
 
@@ -262,16 +265,32 @@ def _teach(
         if number or not bool(prompts.any()):
             prompts, adds = add_correction(rng, sample, draft > 0.5, prompts)
         newest = adds if number else None
-        logits = answer_logits(network, sample.image, draft, prompts, config.settings, newest, half=half)
+        belief = believe(network, sample.image, draft, prompts, config.settings, newest, half=half)
+        doubted = _doubted(rng, belief, config.doubt)
+        logits = carried(doubted, sample.image, prompts, config.settings, correcting=number > 0)
+        own = belief.logits
         if number:
-            logits = _as_asked(logits, draft, adds=adds)
-        loss = refine_loss(logits, sample.truth.to(device), (prompts[:2].amax(dim=0) / POINT_PEAK).to(device))
+            logits, own = _as_asked(logits, draft, adds=adds), _as_asked(own, draft, adds=adds)
+        truth, clicked = sample.truth.to(device), (prompts[:2].amax(dim=0) / POINT_PEAK).to(device)
+        loss = refine_loss(logits, truth, clicked)
+        if belief.trust is not None:
+            loss = (1 - config.doubt.belief) * loss + config.doubt.belief * refine_loss(own, truth, clicked)
         torch.autograd.backward(loss * share / (sample.rounds + 1))
         answer = logits.detach().float().cpu()
         draft = next_draft(rng, answer)
         numbers[f"{sample.group} {number}"] = _dice(answer > 0, sample.truth)
         numbers["loss"] = float(loss.detach())
     return numbers
+
+
+def _doubted(rng: np.random.Generator, belief: Belief, config: DoubtConfig) -> Belief:
+    """A belief as wrong as it may be about an object that the network was not trained on."""
+    if belief.trust is None or rng.random() >= config.part:
+        return belief
+    a, b, c = belief.logits.shape
+    x, y, z = rng.integers(config.cells[0], config.cells[1] + 1, 3).tolist()
+    noise = smooth_noise(rng, (a, b, c), (x, y, z)) * float(rng.uniform(0, config.most))
+    return replace(belief, logits=belief.logits + noise.to(belief.logits.device))
 
 
 def _as_asked(logits: Tensor, draft: Tensor, *, adds: bool) -> Tensor:

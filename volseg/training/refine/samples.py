@@ -301,6 +301,6 @@ def read_painted(cases: Sequence[TrainingCase]) -> list[TrainingVolume]:
     """Volumes whose label maps show many structures, to be painted."""
     found = []
     for case in cases:
-        if not case.source.expert:
+        if not case.source.expert and case.source.pseudo is None:
             found.append(read_volume(case))
     return found
