@@ -17,7 +17,7 @@ SPACING_MM = (1.0, 1.0, 3.0)
 
 
 def _limb(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A thigh in HU with a femur, a thinner bone beside it and a vessel with contrast medium; and where the bones are."""
+    """A thigh in HU with a femur, a thinner bone and a vessel with contrast medium; and where bones are."""
     x, y, _ = np.meshgrid(np.arange(80), np.arange(70), np.arange(30), indexing="ij")
     image = np.where((x - 40) ** 2 + (y - 35) ** 2 < 33**2, 50.0, -1000.0)
     far = np.hypot(x - 35, y - 30)
@@ -57,7 +57,9 @@ def test_a_source_can_have_its_labels_made(tmp_path: Path) -> None:
     affine = np.diag([*SPACING_MM, 1.0])
     (tmp_path / "ct").mkdir()
     nib.save(nib.Nifti1Image(image.astype(np.int16), affine), tmp_path / "ct" / "a.nii.gz")
-    source = SourceConfig("bone", Modality.CT, "ct/{case}.nii.gz", "ct/{case}.nii.gz", expert=False, pseudo=Pseudo.BONES)
+    source = SourceConfig(
+        "bone", Modality.CT, "ct/{case}.nii.gz", "ct/{case}.nii.gz", expert=False, pseudo=Pseudo.BONES
+    )
     (case,) = find_cases(tmp_path, source)
     voxels, labels, grid = read_arrays(case)
     assert voxels.shape == labels.shape == grid.shape

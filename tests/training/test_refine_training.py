@@ -33,9 +33,9 @@ from volseg.training.refine import run as module
 from volseg.training.refine.config import REFINE_CONFIG, REFINE_FINE_TUNE, RefineSampleConfig, RefineTrainConfig
 from volseg.training.refine.damage import damaged
 from volseg.training.refine.drafts import Draft, first_prompt, load_drafts, save_drafts
-from volseg.training.refine.run import refine_loss
 from volseg.training.refine.samples import RefineSampler, RefineVolume, add_correction, read_refine_volume
 from volseg.training.refine.score import dice, worst_click
+from volseg.training.refine.teach import refine_loss
 from volseg.training.refine.vary import vary_geometry, vary_inside
 
 SETTINGS = """

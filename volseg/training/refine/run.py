@@ -15,12 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
 
 from volseg.data.atomic import atomic_path
 from volseg.errors import TrainingError
-from volseg.inferers.refine.answer import Belief, believe, carried
-from volseg.inferers.refine.channels import POINT_PEAK
 from volseg.inferers.refine.refiner import Refiner
 from volseg.models.base import Model
 from volseg.models.bundles.metadata import Origin, Refinement, Weights
@@ -30,33 +27,21 @@ from volseg.training.cases import TrainingCase, find_cases, listed_cases, split_
 from volseg.training.config import read_config
 from volseg.training.ema import WeightAverage
 from volseg.training.export import CARD, PARTIAL, is_exported, take_parts
-from volseg.training.half import in_half
 from volseg.training.pace import Clock, is_over, learning_rate
 from volseg.training.record import write_log
-from volseg.training.refine.config import REFINE_CONFIG, DoubtConfig, RefineTrainConfig
+from volseg.training.refine.config import REFINE_CONFIG, RefineTrainConfig
 from volseg.training.refine.drafts import Draft, load_drafts, make_drafts, save_drafts
-from volseg.training.refine.samples import (
-    RefineSample,
-    RefineSampler,
-    add_correction,
-    next_draft,
-    read_painted,
-    read_refine_volume,
-)
+from volseg.training.refine.samples import RefineSampler, read_painted, read_refine_volume
 from volseg.training.refine.score import score
+from volseg.training.refine.teach import teach
 from volseg.training.start import StartWeights
-from volseg.training.synthetic import GROUP, smooth_noise
+from volseg.training.synthetic import GROUP
 from volseg.training.volume import read_arrays
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint.pt"
 DRAFTS = "drafts"
-CLICK_WEIGHT = 8.0
-"""How much more voxels at clicks count in the cross entropy."""
-
-DECIDED = 4.0
-"""Logit of what a correction leaves as it is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,81 +228,13 @@ def _step(
         sample = sampler[number]
         drawing += time.monotonic() - start
         rng = np.random.default_rng([config.seed, 5, number])
-        numbers |= _teach(network, sample, config, rng, 1 / schedule.objects)
+        numbers |= teach(network, sample, config, rng, 1 / schedule.objects)
     norm = torch.nn.utils.clip_grad_norm_(network.parameters(), schedule.clip_norm)
     if torch.isfinite(norm):
         optimizer.step()
     else:
         logger.warning("step %d gave a gradient that is not finite; it is left out", step)
     return {**numbers, "seconds to draw": drawing}
-
-
-def _teach(
-    network: RefineNetwork, sample: RefineSample, config: RefineTrainConfig, rng: np.random.Generator, share: float
-) -> dict[str, float]:
-    """Answers and corrections of one object; gradients are added up."""
-    device = next(network.parameters()).device
-    half = in_half(config.precision, device)
-    draft, prompts = sample.draft, sample.prompts
-    numbers = {f"{sample.group} draft": _dice(draft > 0.5, sample.truth)}
-    for number in range(sample.rounds + 1):
-        adds = True
-        if number or not bool(prompts.any()):
-            prompts, adds = add_correction(rng, sample, draft > 0.5, prompts)
-        newest = adds if number else None
-        belief = believe(network, sample.image, draft, prompts, config.settings, newest, half=half)
-        doubted = _doubted(rng, belief, config.doubt)
-        logits = carried(doubted, sample.image, prompts, config.settings, correcting=number > 0)
-        own = belief.logits
-        if number:
-            logits, own = _as_asked(logits, draft, adds=adds), _as_asked(own, draft, adds=adds)
-        truth, clicked = sample.truth.to(device), (prompts[:2].amax(dim=0) / POINT_PEAK).to(device)
-        loss = refine_loss(logits, truth, clicked)
-        if belief.trust is not None:
-            loss = (1 - config.doubt.belief) * loss + config.doubt.belief * refine_loss(own, truth, clicked)
-        torch.autograd.backward(loss * share / (sample.rounds + 1))
-        answer = logits.detach().float().cpu()
-        draft = next_draft(rng, answer)
-        numbers[f"{sample.group} {number}"] = _dice(answer > 0, sample.truth)
-        numbers["loss"] = float(loss.detach())
-    return numbers
-
-
-def _doubted(rng: np.random.Generator, belief: Belief, config: DoubtConfig) -> Belief:
-    """A belief as wrong as it may be about an object that the network was not trained on."""
-    if belief.trust is None or rng.random() >= config.part:
-        return belief
-    a, b, c = belief.logits.shape
-    x, y, z = rng.integers(config.cells[0], config.cells[1] + 1, 3).tolist()
-    noise = smooth_noise(rng, (a, b, c), (x, y, z)) * float(rng.uniform(0, config.most))
-    return replace(belief, logits=belief.logits + noise.to(belief.logits.device))
-
-
-def _as_asked(logits: Tensor, draft: Tensor, *, adds: bool) -> Tensor:
-    """Logits of a correction, which only adds or only takes away: the rest of the draft is decided (see `Refiner`)."""
-    decided = (draft > 0.5 if adds else draft <= 0.5).to(logits.device)
-    return torch.where(decided, DECIDED if adds else -DECIDED, logits)
-
-
-def refine_loss(logits: Tensor, truth: Tensor, clicked: Tensor) -> Tensor:
-    """Cross entropy, more at clicks, and Dice with soft targets.
-
-    Args:
-        logits: [A, B, C].
-        truth: [A, B, C] from 0 to 1.
-        clicked: [A, B, C] from 0 to 1, how near a click is.
-    """
-    weight = 1 + CLICK_WEIGHT * clicked
-    entropy = (weight * binary_cross_entropy_with_logits(logits, truth, reduction="none")).sum() / weight.sum()
-    found = torch.sigmoid(logits)
-    dice = 1 - (2 * (found * truth).sum() + 1) / (found.square().sum() + truth.square().sum() + 1)
-    return 2 * entropy + dice
-
-
-def _dice(found: Tensor, truth: Tensor) -> float:
-    wanted = truth > 0.5
-    both = int(found.sum()) + int(wanted.sum())
-    return 1.0 if both == 0 else 2 * int((found & wanted).sum()) / both
 
 
 def _save(
