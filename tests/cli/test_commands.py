@@ -94,16 +94,20 @@ def test_demo_without_samples_names_the_extra(run, monkeypatch, tmp_path):
 def test_demo_segments_and_draws(run, tmp_path, model):
     from importlib.util import find_spec
 
-    if find_spec("TPTBox") is None:
-        pytest.skip("needs TPTBox, whose samples the demo segments")
+    if find_spec("TPTBox") is None or find_spec("nilearn") is None:
+        pytest.skip("needs TPTBox and nilearn, whose samples the demo segments")
     done = run("demo", "-o", tmp_path / "demo", "--json")
     assert done.exit_code == 0, done.stderr
     cases = json.loads(done.stdout)["cases"]
     # This test's model fills the box, so Dice follows from the volumes alone: 2 truth / (truth + box).
-    for case, truth_ml in zip(cases, (59.7, 53.2), strict=True):
+    *vertebrae, brain = cases
+    for case, truth_ml in zip(vertebrae, (59.7, 53.2), strict=True):
         assert case["dice"] == pytest.approx(2 * truth_ml / (truth_ml + case["ml"]), abs=0.01)
         assert case["ml"] > 150
-    assert {path.name for path in (tmp_path / "demo").iterdir()} == {"ct.png", "ct.nii.gz", "mr.png", "mr.nii.gz"}
+    assert brain["dice"] is None
+    assert brain["ml"] == pytest.approx(25 * 33 * 23 / 1000, rel=0.1)
+    found = {path.name for path in (tmp_path / "demo").iterdir()}
+    assert found == {f"{name}.{end}" for name in ("ct", "mr", "brain") for end in ("png", "nii.gz")}
 
 
 SLOW_MODEL = """
