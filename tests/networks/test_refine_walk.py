@@ -39,7 +39,7 @@ def test_walk_solves_its_equations() -> None:
         prior, trust, image = _random(seed)
         inside, outside = torch.zeros(2, *image.shape, dtype=torch.bool)
         inside[1, 2, 3], outside[3, 0, 0] = True, True
-        found = torch.sigmoid(walk.walked(prior, trust, USUAL, image, inside, outside)).numpy()
+        found = walk.chances(prior, trust, USUAL, image, inside, outside).numpy()
         held = USUAL * np.exp(walk.TRUST_RANGE * np.tanh(trust.numpy() / walk.TRUST_RANGE))
         held[1, 2, 3] = held[3, 0, 0] = walk.SEED_TRUST
         chance = torch.sigmoid(prior).numpy().copy()
@@ -77,3 +77,23 @@ def test_an_even_image_is_solved_too() -> None:
     nothing = torch.zeros(image.shape, dtype=torch.bool)
     found = walk.walked(torch.full(image.shape, 1.0), torch.zeros(image.shape), USUAL, image, nothing, nothing)
     torch.testing.assert_close(found, torch.ones(image.shape), rtol=1e-3, atol=1e-3)
+
+
+def test_an_object_that_looks_like_its_surroundings_is_not_lost() -> None:
+    generator = torch.Generator().manual_seed(3)
+    image = 0.1 * torch.randn((16, 16, 16), generator=generator)
+    image[0] = 5.0
+    wanted = torch.zeros(image.shape, dtype=torch.bool)
+    wanted[5:11, 5:11, 5:11] = True
+    prior, nothing = torch.where(wanted, 3.0, -3.0), torch.zeros(image.shape, dtype=torch.bool)
+    arguments = (torch.full(image.shape, -2.0), USUAL, image, nothing, nothing)
+    assert (walk.chances(prior, *arguments) > 0.5).sum() == 0, "the chances have spread"
+    found = walk.walked(prior, *arguments) > 0
+    assert abs(int(found.sum()) - int(wanted.sum())) <= 2
+    assert 2 * (found & wanted).sum() / (found.sum() + wanted.sum()) > 0.8
+
+
+def test_what_nobody_believes_in_is_not_found() -> None:
+    prior, trust, image = _random(5)
+    nothing = torch.zeros(image.shape, dtype=torch.bool)
+    assert (walk.walked(-prior.abs() - 0.1, trust, USUAL, image, nothing, nothing) <= 0).all()

@@ -126,7 +126,7 @@ CASES = (
             Stroke(((-28, 72, 116), (-21, 66, 112)), 3.0, positive=False),
             Stroke(((19, 70, 116), (9, 67, 112)), 3.0, positive=False),
         ),
-        what="a 3D box; a thick stroke through the body, thin ones through pedicles, spinous and lower joint processes; "
+        what="a 3D box; a thick stroke through the body, thin ones through pedicles, spinous process and lower joints; "
         "strokes on the disc below and beside both pedicles, which do not belong to it",
     ),
     DemoCase(

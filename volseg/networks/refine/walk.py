@@ -8,6 +8,7 @@ network is to be trusted and where the image.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -24,10 +25,33 @@ ROUNDS = 60
 TOLERANCE = 3e-4
 SURE = 1e-4
 """Chances are cut off here, and at one less this."""
+LEAST_CHANCE = 0.1
+"""The object begins at this chance at the least, where it would otherwise be smaller than the network believes."""
+MARGIN = 1e-3
 
 
 def walked(prior: Tensor, trust: Tensor, usual: float, image: Tensor, inside: Tensor, outside: Tensor) -> Tensor:
-    """Logits after the walk.
+    """Logits after the walk, float32 [A, B, C].
+
+    Where tissue goes on evenly beyond an object, its chances spread over all of it until none is above one half, and
+    the object would be lost. So the object begins at a lower chance if that is what it takes to be as large as the
+    network believes.
+
+    Args:
+        prior: see `chances`.
+        trust: see `chances`.
+        usual: see `chances`.
+        image: see `chances`.
+        inside: see `chances`.
+        outside: see `chances`.
+    """
+    found = chances(prior, trust, usual, image, inside, outside)
+    logits = torch.log(found) - torch.log1p(-found)
+    return logits - _start(logits.detach(), int((prior > 0).sum()))
+
+
+def chances(prior: Tensor, trust: Tensor, usual: float, image: Tensor, inside: Tensor, outside: Tensor) -> Tensor:
+    """The chance of every sample to belong to the object, after the walk.
 
     Args:
         prior: logits [A, B, C] of the network.
@@ -38,15 +62,23 @@ def walked(prior: Tensor, trust: Tensor, usual: float, image: Tensor, inside: Te
         outside: bool [A, B, C], what was clicked on as something else.
 
     Returns:
-        float32 [A, B, C].
+        float32 [A, B, C], between 0 and 1 and neither of them.
     """
     chance = torch.sigmoid(prior.float())
     held = usual * torch.exp(TRUST_RANGE * torch.tanh(trust.float() / TRUST_RANGE))
     chance = torch.where(inside, 1.0, torch.where(outside, 0.0, chance))
     held = torch.where(inside | outside, SEED_TRUST, held)
     result: Tensor = _Walk.apply(chance, held, *_weights(image.float()))
-    result = result.clamp(SURE, 1 - SURE)
-    return torch.log(result) - torch.log1p(-result)
+    return result.clamp(SURE, 1 - SURE)
+
+
+def _start(logits: Tensor, believed: int) -> Tensor:
+    """The logit, 0 or below, above which ``believed`` samples lie, or as near to that as it may be."""
+    if believed == 0:
+        return logits.new_zeros(())
+    above = torch.kthvalue(-logits.flatten(), believed).values.neg() - MARGIN
+    lowest = math.log(LEAST_CHANCE / (1 - LEAST_CHANCE))
+    return above.clamp(lowest, 0.0)
 
 
 def _weights(image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
