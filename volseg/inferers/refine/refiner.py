@@ -16,6 +16,7 @@ from volseg.inferers.half import half_is_fast
 from volseg.inferers.refine.answer import answer_logits
 from volseg.inferers.refine.channels import prompt_channels, show_image, show_mask
 from volseg.inferers.refine.lattice import Lattice, choose_lattice
+from volseg.inferers.refine.longer import TIMES, is_longer, prolonged
 from volseg.inferers.refine.settings import RefineSettings
 from volseg.inferers.refine.tight import reach_for_box
 from volseg.prompts import Point, Prompt
@@ -61,8 +62,9 @@ class Refiner:
         """Improves a mask.
 
         The block is chosen around the draft and what was said, and grows while the answer touches its border. Clicked
-        places always are what was said of them. An answer to a single box reaches for its sides. A correction does what
-        its newest prompt asks for and no more: one on the object only adds voxels, one beside it only takes some away.
+        places always are what was said of them. An answer to a single box reaches for its sides, and one that is long
+        and ends abruptly is looked at again, made longer. A correction does what its newest prompt asks for and no
+        more: one on the object only adds voxels, one beside it only takes some away.
 
         Args:
             image: [I, J, K] in the file's units, on the draft's grid; only read.
@@ -76,31 +78,62 @@ class Refiner:
         Returns:
             The better mask, with the draft's presence. The draft itself where nothing says where the object is.
         """
-        grid = draft.grid
-        known = _corners(draft, prompts)
-        if known is None:
+        if not _is_somewhere(draft, prompts):
             return draft
-        first, last = known
-        adds = prompts[-1].positive if correcting else None
+        if correcting:
+            return self._corrected(image, window, draft, prompts, partial)
+        answer, _ = self._whole(image, window, draft, prompts, None)
+        for _ in range(TIMES):
+            longer = prolonged(answer, prompts)
+            again = None if longer is None else self._whole(image, window, longer, prompts, None)[0]
+            if again is None or not is_longer(again, answer):
+                break
+            answer = again
+        return reach_for_box(answer, prompts)
 
-        def look(lattice: Lattice) -> ObjectMask:
-            inside, start = lattice.above_zero(self._logits(lattice, image, window, draft, prompts, adds))
-            return ObjectMask.of(draft.object_id, grid, inside, draft.presence, start)
+    def _corrected(
+        self,
+        image: Tensor,
+        window: IntensityWindow,
+        draft: ObjectMask,
+        prompts: Sequence[Prompt],
+        partial: Callable[[ObjectMask], None] | None,
+    ) -> ObjectMask:
+        adds = prompts[-1].positive
+        if partial is not None:
+            lattice = choose_lattice(draft.grid, *_known(draft, prompts), self.settings, self.network.spec.multiple)
+            near = _around(lattice, prompts[-1], self.network.spec.multiple)
+            if 2 * prod(near.counts) <= prod(lattice.counts):
+                glance = self._look(near, image, window, draft, prompts, adds)
+                partial(_with_correction(draft, near, glance, adding=adds))
+        answer, seen = self._whole(image, window, draft, prompts, adds)
+        return _with_correction(draft, seen, answer, adding=adds)
 
+    def _whole(
+        self, image: Tensor, window: IntensityWindow, draft: ObjectMask, prompts: Sequence[Prompt], adds: bool | None
+    ) -> tuple[ObjectMask, Lattice]:
+        """An answer about a block that it does not leave, and that block."""
+        first, last = _known(draft, prompts)
         for widening in range(self.settings.max_widenings + 1):
-            lattice = choose_lattice(grid, first, last, self.settings, self.network.spec.multiple)
-            if widening == 0 and correcting and partial is not None:
-                near = _around(lattice, prompts[-1], self.network.spec.multiple)
-                if 2 * prod(near.counts) <= prod(lattice.counts):
-                    partial(_corrected(draft, near, look(near), adding=prompts[-1].positive))
-            answer = look(lattice)
+            lattice = choose_lattice(draft.grid, first, last, self.settings, self.network.spec.multiple)
+            answer = self._look(lattice, image, window, draft, prompts, adds)
             if widening == self.settings.max_widenings or not _touches(lattice, answer):
                 break
             first = np.minimum(first, answer.start_ijk)
             last = np.maximum(last, np.add(answer.start_ijk, answer.shape) - 1)
-        if correcting:
-            return _corrected(draft, lattice, answer, adding=prompts[-1].positive)
-        return reach_for_box(answer, prompts)
+        return answer, lattice
+
+    def _look(
+        self,
+        lattice: Lattice,
+        image: Tensor,
+        window: IntensityWindow,
+        draft: ObjectMask,
+        prompts: Sequence[Prompt],
+        adds: bool | None,
+    ) -> ObjectMask:
+        inside, start = lattice.above_zero(self._logits(lattice, image, window, draft, prompts, adds))
+        return ObjectMask.of(draft.object_id, draft.grid, inside, draft.presence, start)
 
     @torch.inference_mode()
     def _logits(
@@ -119,15 +152,17 @@ class Refiner:
         return _as_clicked(logits.cpu(), lattice, prompts)
 
 
-def _corners(draft: ObjectMask, prompts: Sequence[Prompt]) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
-    """Lowest and highest voxel of what is known of the object, or None."""
+def _is_somewhere(draft: ObjectMask, prompts: Sequence[Prompt]) -> bool:
+    return draft.voxels > 0 or any(one.positive and len(one.voxels_ijk(draft.grid)) for one in prompts)
+
+
+def _known(draft: ObjectMask, prompts: Sequence[Prompt]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Lowest and highest voxel of what is known of an object that is somewhere."""
     places = [prompt.voxels_ijk(draft.grid) for prompt in prompts if prompt.positive]
     ends = [(one.min(axis=0), one.max(axis=0)) for one in places if len(one)]
     if draft.voxels:
         start = np.array(draft.start_ijk)
         ends.append((start, start + draft.shape - 1))
-    if not ends:
-        return None
     return np.min([low for low, _ in ends], axis=0), np.max([high for _, high in ends], axis=0)
 
 
@@ -143,7 +178,7 @@ def _around(lattice: Lattice, prompt: Prompt, multiple: int) -> Lattice:
     return Lattice(lattice.grid, (a, b, c), (d, e, f), (i, j, k))
 
 
-def _corrected(draft: ObjectMask, lattice: Lattice, answer: ObjectMask, *, adding: bool) -> ObjectMask:
+def _with_correction(draft: ObjectMask, lattice: Lattice, answer: ObjectMask, *, adding: bool) -> ObjectMask:
     """The draft with what an answer adds to it, or takes away from it, in the lattice's block."""
     if adding:
         return draft.union(answer)
