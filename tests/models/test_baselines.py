@@ -117,3 +117,22 @@ def test_mobilesam_finds_the_ball(shared_data):
     found = _ask(model, image, Box((4, 7, 10), (24, 27, 10), Frame.IJK))
     assert _dice(found[..., 6:15], truth[..., 6:15]) > 0.95
     assert not _ask(model, image, Box((4, 7, 8), (24, 27, 12), Frame.IJK))[..., :8].any()
+
+
+@pytest.mark.accept
+@pytest.mark.shared
+def test_mobilesam_is_not_asked_the_same_twice(shared_data, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    model = load_model(shared_data.parent / "weights" / "mobilesam_onnx")
+    image = _image(_ball()[1])
+    grid = Grid.of(image)
+    box, click = Box((4, 7, 10), (24, 27, 10), Frame.IJK), Point((14, 17, 13), Frame.IJK)
+    asked = []
+    run = model._decoder.run
+    monkeypatch.setattr(model, "_decoder", type("Counted", (), {"run": lambda _, *a: (asked.append(1), run(*a))[1]})())
+    with model.encode(image) as encoding:
+        model.segment(encoding, PromptSet.of(grid, [box]))
+        first = len(asked)
+        again = model.segment(encoding, PromptSet.of(grid, [box, click])).masks[0].full()
+    assert 0 < len(asked) - first < first
+    np.testing.assert_array_equal(again, _ask(model, image, box, click))

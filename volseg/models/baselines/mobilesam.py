@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,9 @@ STD_RGB = np.array([58.395, 57.12, 57.375], dtype=np.float32) / 255
 LABEL_NEGATIVE, LABEL_POSITIVE, LABEL_CORNER, LABEL_OTHER_CORNER, LABEL_NONE = 0.0, 1.0, 2.0, 3.0, -1.0
 CACHED_SLICES = 128
 """Encoded slices kept, 4 MiB each."""
+
+CACHED_MASKS = 1024
+"""Masks of slices kept: after a click, most slices are asked the same as before it."""
 
 LEAST_OVERLAP = 0.3
 """IoU of the masks of neighbouring slices below which the object has ended."""
@@ -65,10 +68,21 @@ class MobileSamEncoding(WindowedEncoding):
         super().__init__(image, options)
         self._encoder = encoder
         self._embeddings: OrderedDict[tuple[Plane, int], NDArray[np.float32]] = OrderedDict()
+        self._masks: OrderedDict[tuple[object, ...], NDArray[np.bool_]] = OrderedDict()
 
     def close(self) -> None:
         """See ``Encoding.close``."""
         self._embeddings.clear()
+        self._masks.clear()
+
+    def remembered(self, asked: tuple[object, ...], answer: Callable[[], NDArray[np.bool_]]) -> NDArray[np.bool_]:
+        """The mask that was given when the same was asked before, or ``answer()``."""
+        if asked not in self._masks:
+            self._masks[asked] = answer()
+            while len(self._masks) > CACHED_MASKS:
+                self._masks.popitem(last=False)
+        self._masks.move_to_end(asked)
+        return self._masks[asked]
 
     def embedding(self, view: SliceView, index: int) -> NDArray[np.float32]:
         """[1, 256, 64, 64] of one slice."""
@@ -229,19 +243,24 @@ class MobileSam(Model):
         at = np.concatenate([np.array(points, dtype=np.float64).reshape(-1, 2), corners]) + 0.5
         scale = SIDE / max(rows, columns)
         coordinates = (at[:, ::-1] * scale).astype(np.float32)
-        masks, *_ = self._decoder.run(
-            None,
-            {
-                "image_embeddings": encoding.embedding(view, index),
-                "point_coords": coordinates[None],
-                "point_labels": np.array([[*signs, *labels]], dtype=np.float32),
-                "mask_input": np.zeros((1, 1, 256, 256), dtype=np.float32),
-                "has_mask_input": np.zeros(1, dtype=np.float32),
-                "orig_im_size": np.array([rows, columns], dtype=np.float32),
-            },
-        )
-        found: NDArray[np.bool_] = masks[0, 0] > 0
-        return found
+        said = np.array([*signs, *labels], dtype=np.float32)
+
+        def answer() -> NDArray[np.bool_]:
+            masks, *_ = self._decoder.run(
+                None,
+                {
+                    "image_embeddings": encoding.embedding(view, index),
+                    "point_coords": coordinates[None],
+                    "point_labels": said[None],
+                    "mask_input": np.zeros((1, 1, 256, 256), dtype=np.float32),
+                    "has_mask_input": np.zeros(1, dtype=np.float32),
+                    "orig_im_size": np.array([rows, columns], dtype=np.float32),
+                },
+            )
+            found: NDArray[np.bool_] = masks[0, 0] > 0
+            return found
+
+        return encoding.remembered((view.plane, index, coordinates.tobytes(), said.tobytes()), answer)
 
 
 def _plane(encoding: MobileSamEncoding, item: PromptedObject) -> Plane:
