@@ -160,6 +160,7 @@ def test_the_shipped_configurations_can_be_read() -> None:
     assert not shipped.go_on
     groups = {source.group for source in read_config(REFINE_CONFIG.parent / shipped.cases).sources}
     assert (REFINE_CONFIG.parent / shipped.cases).resolve() == NANO_CONFIG.resolve()
+    groups |= {source.group for source in shipped.more}
     assert set(shipped.sampling.weights) - {"synthetic"} == set(shipped.sampling.drafts) <= groups
     assert read_settings(REFINE_FINE_TUNE, RefineTrainConfig).go_on
     with pytest.raises(TrainingError, match="add up to 1"):

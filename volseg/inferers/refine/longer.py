@@ -13,7 +13,7 @@ TIMES = 3
 """How often an answer is made longer, at most."""
 SLENDER = 2.0
 """Only objects that are so many times longer than wide are: what is compact ends somewhere, as a rule."""
-BLUNT = 0.5
+BLUNT = 0.3
 """An end is abrupt where the last two slices hold at least this part of the object's median slice."""
 BY = 0.25
 """As a part of the object's length, so much is added to such an end; the look that follows shortens it again."""
