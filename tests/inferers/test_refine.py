@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from volseg.data.object_mask import ObjectMask
 from volseg.geometry import Frame, Grid
+from volseg.inferers.refine.answer import Belief, carried
 from volseg.inferers.refine.channels import (
+    POINT_PEAK,
     intensity_channels,
     likeness_channels,
     prompt_channels,
@@ -409,3 +411,18 @@ def test_values_that_are_not_finite_do_not_spread() -> None:
     image[8, 8, 8] = float("inf")
     lattice = choose_lattice(GRID, np.zeros(3, int), np.array(GRID.shape) - 1, RefineSettings(), 8)
     assert torch.isfinite(show_image(lattice, image, WINDOW)).all()
+
+
+def test_the_more_is_painted_the_less_the_network_counts() -> None:
+    image = torch.zeros(16, 16, 16)
+    image[4:12, 4:12, 4:12] = 1.0
+    logits = torch.where(image > 0.5, 2.0, -2.0)
+    logits[8:12, 8:12, 8:12] = -2.0  # the network is wrong about this corner
+    belief = Belief(logits, torch.zeros(image.shape))
+    found = []
+    for painted in (1, 5):
+        prompts = torch.zeros(4, *image.shape)
+        prompts[0, 4 : 4 + painted, 4 : 4 + painted, 4 : 4 + painted] = POINT_PEAK
+        answer = carried(belief, image, prompts, RefineSettings(), correcting=True)
+        found.append(float(answer[8:12, 8:12, 8:12].mean()))
+    assert found[0] < 0 < found[1]

@@ -125,9 +125,10 @@ CASES = (
             Stroke(((-16, 88, 103), (4, 84, 103)), 6.0, positive=False),
             Stroke(((-28, 72, 116), (-21, 66, 112)), 3.0, positive=False),
             Stroke(((19, 70, 116), (9, 67, 112)), 3.0, positive=False),
+            Stroke(((-3, 65, 128), (-5, 66, 112)), 2.0, positive=False),
         ),
         what="a 3D box; a thick stroke through the body, thin ones through pedicles, spinous process and lower joints; "
-        "strokes on the disc below and beside both pedicles, which do not belong to it",
+        "strokes on the disc below, beside both pedicles and in the canal, which do not belong to it",
     ),
     DemoCase(
         name="brain",
