@@ -34,31 +34,6 @@ class Belief:
     trust: Tensor | None
 
 
-def answer_logits(
-    network: RefineNetwork,
-    image: Tensor,
-    draft: Tensor,
-    prompts: Tensor,
-    settings: RefineSettings,
-    newest_adds: bool | None,
-    *,
-    half: bool,
-) -> Tensor:
-    """Logits [A, B, C], float32 on the network's device.
-
-    Args:
-        network: looks.
-        image: [A, B, C] in units of the window.
-        draft: [A, B, C] from 0 to 1.
-        prompts: [4, A, B, C] from ``prompt_channels``.
-        settings: how far draft and network are trusted.
-        newest_adds: in a correction, whether its newest prompt is on the object; None for a first answer.
-        half: whether the network computes in bfloat16.
-    """
-    belief = believe(network, image, draft, prompts, settings, newest_adds, half=half)
-    return carried(belief, image, prompts, settings, correcting=newest_adds is not None)
-
-
 def believe(
     network: RefineNetwork,
     image: Tensor,
@@ -69,7 +44,17 @@ def believe(
     *,
     half: bool,
 ) -> Belief:
-    """What the network believes; see `answer_logits`."""
+    """What the network believes, on its device.
+
+    Args:
+        network: looks.
+        image: [A, B, C] in units of the window.
+        draft: [A, B, C] from 0 to 1.
+        prompts: [4, A, B, C] from ``prompt_channels``.
+        settings: how far draft and network are trusted.
+        newest_adds: in a correction, whether its newest prompt is on the object; None for a first answer.
+        half: whether the network computes in bfloat16.
+    """
     device = next(network.parameters()).device
     channels = all_channels(image, draft, prompts).to(device)
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
@@ -81,7 +66,18 @@ def believe(
 
 
 def carried(belief: Belief, image: Tensor, prompts: Tensor, settings: RefineSettings, *, correcting: bool) -> Tensor:
-    """A belief carried as far as the image is even, [A, B, C]; the logits themselves where nothing is said of trust."""
+    """The answer: a belief carried as far as the image is even, or the belief itself where nothing is said of trust.
+
+    Args:
+        belief: of the network.
+        image: [A, B, C] in units of the window.
+        prompts: [4, A, B, C] from ``prompt_channels``; what was clicked on is a seed.
+        settings: how far the belief is trusted.
+        correcting: whether the draft was an earlier answer.
+
+    Returns:
+        Logits [A, B, C], float32 on the belief's device.
+    """
     if belief.trust is None:
         return belief.logits
     device = belief.logits.device

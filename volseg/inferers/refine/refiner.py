@@ -13,7 +13,7 @@ from torch import Tensor
 
 from volseg.data.object_mask import ObjectMask
 from volseg.inferers.half import half_is_fast
-from volseg.inferers.refine.answer import answer_logits
+from volseg.inferers.refine.answer import believe, carried
 from volseg.inferers.refine.channels import prompt_channels, show_image, show_mask
 from volseg.inferers.refine.lattice import Lattice, choose_lattice
 from volseg.inferers.refine.longer import TIMES, is_longer, prolonged
@@ -148,7 +148,8 @@ class Refiner:
         device = next(self.network.parameters()).device
         said, shown = prompt_channels(lattice, prompts), show_mask(lattice, draft)
         seen, half = show_image(lattice, image, window), half_is_fast(device)
-        logits = answer_logits(self.network, seen, shown, said, self.settings, adds, half=half)
+        belief = believe(self.network, seen, shown, said, self.settings, adds, half=half)
+        logits = carried(belief, seen, said, self.settings, correcting=adds is not None)
         return _as_clicked(logits.cpu(), lattice, prompts)
 
 

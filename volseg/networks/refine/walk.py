@@ -37,13 +37,7 @@ def walked(prior: Tensor, trust: Tensor, usual: float, image: Tensor, inside: Te
     the object would be lost. So the object begins at a lower chance if that is what it takes to be as large as the
     network believes.
 
-    Args:
-        prior: see `chances`.
-        trust: see `chances`.
-        usual: see `chances`.
-        image: see `chances`.
-        inside: see `chances`.
-        outside: see `chances`.
+    The arguments are those of `chances`.
     """
     found = chances(prior, trust, usual, image, inside, outside)
     logits = torch.log(found) - torch.log1p(-found)
