@@ -83,6 +83,15 @@ def test_storage_does_not_matter(axcodes: str) -> None:
     assert (longer.full() == stored(tube(10, 69))).all()
 
 
+def test_specks_beyond_an_end_do_not_count() -> None:
+    mask = tube(20, 59)
+    mask[15, 14, 2] = True
+    longer = prolonged(of(mask), [BOX_2D])
+    assert longer is not None
+    assert (longer.full() == tube(10, 69)).all()
+    assert not is_longer(of(mask), of(tube(20, 59)))
+
+
 def test_longer_is_two_slices_or_more() -> None:
     assert is_longer(of(tube(18, 59)), of(tube(20, 59)))
     assert not is_longer(of(tube(19, 59)), of(tube(20, 59)))

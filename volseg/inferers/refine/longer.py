@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from volseg.data.object_mask import ObjectMask
 from volseg.prompts import Prompt, PromptKind
@@ -37,24 +38,46 @@ def prolonged(answer: ObjectMask, prompts: Sequence[Prompt]) -> ObjectMask | Non
     """
     if answer.voxels == 0 or any(one.kind is PromptKind.BOX_3D for one in prompts):
         return None
+    axis, first, last = _reach(answer)
     sides_mm = np.multiply(answer.shape, answer.grid.spacing_mm)
-    axis = int(sides_mm.argmax())
-    if sides_mm[axis] < SLENDER * np.sort(sides_mm)[1] or answer.shape[axis] < LEAST_SLICES:
+    sides_mm[axis] = (last - first + 1) * answer.grid.spacing_mm[axis]
+    if sides_mm[axis] < SLENDER * np.delete(sides_mm, axis).max() or last - first + 1 < LEAST_SLICES:
         return None
-    areas = answer.block.sum(axis=tuple(one for one in range(3) if one != axis))
-    blunt = BLUNT * float(np.median(areas[areas > 0]))
-    start, size = answer.start_ijk[axis], answer.shape[axis]
+    areas = _areas(answer, axis)[first : last + 1]
+    blunt = BLUNT * float(np.median(areas))
+    start, size = answer.start_ijk[axis] + first, last - first + 1
     by = max(LEAST_SLICES // 2, round(BY * size))
     before = min(by, start) if areas[:2].mean() >= blunt else 0
     after = min(by, answer.grid.shape[axis] - start - size) if areas[-2:].mean() >= blunt else 0
     if before + after == 0:
         return None
-    rows = np.clip(np.arange(-before, size + after), 0, size - 1)
-    i, j, k = (first - before * (one == axis) for one, first in enumerate(answer.start_ijk))
+    rows = np.clip(np.arange(first - before, last + 1 + after), first, last)
+    i, j, k = (place + (first - before) * (one == axis) for one, place in enumerate(answer.start_ijk))
     block = np.take(answer.block, rows, axis=axis)
     return ObjectMask.of(answer.object_id, answer.grid, block, answer.presence, (i, j, k))
 
 
 def is_longer(answer: ObjectMask, before: ObjectMask) -> bool:
-    """Whether an answer has become longer along any axis."""
-    return any(now >= old + MORE for now, old in zip(answer.shape, before.shape, strict=True))
+    """Whether an answer has become longer; specks beyond its end do not count."""
+    if answer.voxels == 0:
+        return False
+    _, first, last = _reach(answer)
+    _, old_first, old_last = _reach(before)
+    return last - first >= old_last - old_first + MORE
+
+
+def _reach(answer: ObjectMask) -> tuple[int, int, int]:
+    """The longest axis, and first and last slice across it without a gap around the largest, in the answer's block."""
+    axis = int(np.multiply(answer.shape, answer.grid.spacing_mm).argmax())
+    areas = _areas(answer, axis)
+    middle = int(areas.argmax())
+    empty = np.flatnonzero(areas == 0)
+    first = max((int(one) + 1 for one in empty[empty < middle]), default=0)
+    last = min((int(one) - 1 for one in empty[empty > middle]), default=len(areas) - 1)
+    return axis, first, last
+
+
+def _areas(answer: ObjectMask, axis: int) -> NDArray[np.int64]:
+    """Voxels of each slice across an axis."""
+    areas: NDArray[np.int64] = answer.block.sum(axis=tuple(one for one in range(3) if one != axis))
+    return areas
