@@ -56,13 +56,13 @@ def test_a_volume_of_1000_slices_from_one_box() -> None:
 
 
 def test_memory_grows_by_no_more_than_image_and_labels() -> None:
-    # 16 MB beyond: allocators round, and these volumes are small. What huge pages add differs from run to run by more
-    # than that, so the least of a few counts.
+    # 32 MB beyond: allocators round, and these volumes are small. What huge pages add differs from run to run by
+    # tens of MB, so the least of a few counts.
     large, small = [measure(256, 240)], [measure(256, 120)]
     beyond = large[0]["image"] + large[0]["labels"] - small[0]["image"] - small[0]["labels"]
     for _ in range(5):
         added = min(one["peak"] for one in large) - min(one["peak"] for one in small)
-        if added <= 1.15 * beyond + 16e6:
+        if added <= 1.15 * beyond + 32e6:
             break
         large.append(measure(256, 240))
-    assert added <= 1.15 * beyond + 16e6
+    assert added <= 1.15 * beyond + 32e6
