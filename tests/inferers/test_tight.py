@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from volseg.data.object_mask import ObjectMask
 from volseg.geometry import Frame, Grid
-from volseg.inferers.refine.tight import MOST, PART, reach_for_box
+from volseg.inferers.refine.lattice import Lattice
+from volseg.inferers.refine.tight import LOWEST, MOST, PART, lowered_for_box, reach_for_box
 from volseg.prompts import Box, Point
 
 GRID = Grid((60, 50, 40), np.diag([1.0, 1.0, 2.0, 1.0]))
@@ -94,3 +97,62 @@ def test_any_answer_stays_in_the_image_and_mirrors(seed: int, axes: tuple[int, .
         low[axis], high[axis] = shape[axis] - 1 - corners[1][axis], shape[axis] - 1 - corners[0][axis]
     mirrored = reach_for_box(ObjectMask.of(1, grid, np.flip(inside, axes)), [Box(tuple(low), tuple(high), Frame.IJK)])
     assert np.array_equal(mirrored.full(), np.flip(found.full(), axes))
+
+
+LATTICE = Lattice(GRID, (-0.5, -0.5, -0.5), (59.5, 49.5, 39.5), (30, 25, 20))
+"""A sample for every two voxels."""
+TUMOUR = Box((10, 10, 6), (49, 39, 33), Frame.IJK)
+
+
+def half_dark(dark: float) -> torch.Tensor:
+    """Logits of something that fills the box, surely at low i and doubtfully at high i; far away it is as doubtful."""
+    logits = torch.full(LATTICE.shape, -5.0)
+    logits[5:25, 5:20, 3:17] = dark
+    logits[5:12, 5:20, 3:17] = 2.0
+    logits[27:, :, :] = dark + 0.2
+    return logits
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LIP", "SRA"])
+def test_the_doubtful_half_of_what_a_box_holds_is_taken(codes: str) -> None:
+    turned = GRID.reoriented(codes)
+    lattice = Lattice(
+        turned, (-0.5, -0.5, -0.5), tuple(n - 0.5 for n in turned.shape), tuple(n // 2 for n in turned.shape)
+    )
+    corners = turned.to_ijk(GRID.to_ras_mm(np.array([TUMOUR.low, TUMOUR.high])))
+    box = Box(tuple(corners.min(axis=0)), tuple(corners.max(axis=0)), Frame.IJK)
+    found = lowered_for_box(half_dark(-0.7), lattice, [box])
+    assert bool((found[5:25, 5:20, 3:17] > 0).all())
+    assert torch.allclose(found - half_dark(-0.7), torch.tensor(0.71))
+
+
+def test_what_is_sure_not_to_belong_is_not_taken() -> None:
+    found = lowered_for_box(half_dark(-3.0), LATTICE, [TUMOUR])
+    assert torch.allclose(found - half_dark(-3.0), torch.tensor(LOWEST))
+    assert not bool((found[12:] > 0).any())
+
+
+def test_an_answer_near_all_sides_is_left_alone() -> None:
+    logits = torch.full(LATTICE.shape, -0.5)
+    logits[6:24, 6:19, 4:16] = 1.0  # one sample short on each side, of 20, 15 and 14
+    assert torch.equal(lowered_for_box(logits, LATTICE, [TUMOUR]), logits)
+    logits[6] = -0.5
+    assert torch.equal(lowered_for_box(logits, LATTICE, [TUMOUR]), logits)
+    logits[7] = -0.5  # the middle of the fourth sample is 3.5 of 20 away
+    assert float((lowered_for_box(logits, LATTICE, [TUMOUR]) - logits).min()) == pytest.approx(0.51)
+
+
+def test_a_flat_box_asks_for_its_slice_only() -> None:
+    logits = half_dark(-0.7)
+    logits[:, :, 10:] = -5.0
+    flat = Box((10, 10, 12), (49, 39, 12), Frame.IJK)
+    assert torch.allclose(lowered_for_box(logits, LATTICE, [flat]) - logits, torch.tensor(0.71))
+    logits[:, :, 6] = 3.0  # the sample of that slice
+    assert torch.equal(lowered_for_box(logits, LATTICE, [flat]), logits)
+
+
+def test_what_is_no_single_box_lowers_nothing() -> None:
+    logits = half_dark(-0.7)
+    taken = Box(TUMOUR.low, TUMOUR.high, Frame.IJK, positive=False)
+    for prompts in ([], [Point((30, 25, 20), Frame.IJK)], [TUMOUR, TUMOUR], [taken]):
+        assert lowered_for_box(logits, LATTICE, prompts) is logits

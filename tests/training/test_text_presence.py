@@ -29,7 +29,7 @@ from volseg.training.text_query.run import train_text
 from volseg.transforms.windows import choose_window
 
 KIDNEYS = ("kidney_left", "kidney_right")
-SETTINGS = PresenceConfig({"body": 0.5, "limb": 0.5}, 1.0, windows=60, steps=300, learning_rate=1e-2, varied=0.0)
+SETTINGS = PresenceConfig({"body": 0.5, "limb": 0.5}, (1.0,), windows=60, steps=300, learning_rate=1e-2, varied=0.0)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from volseg.inferers.refine.channels import prompt_channels, show_image, show_ma
 from volseg.inferers.refine.lattice import Lattice, choose_lattice
 from volseg.inferers.refine.longer import TIMES, is_longer, prolonged
 from volseg.inferers.refine.settings import RefineSettings
-from volseg.inferers.refine.tight import reach_for_box
+from volseg.inferers.refine.tight import lowered_for_box, reach_for_box
 from volseg.prompts import Point, Prompt
 
 if TYPE_CHECKING:
@@ -62,9 +62,9 @@ class Refiner:
         """Improves a mask.
 
         The block is chosen around the draft and what was said, and grows while the answer touches its border. Clicked
-        places always are what was said of them. An answer to a single box reaches for its sides, and one that is long
-        and ends abruptly is looked at again, made longer. A correction does what its newest prompt asks for and no
-        more: one on the object only adds voxels, one beside it only takes some away.
+        places always are what was said of them. An answer to a single box reaches for its sides (see `tight`), and one
+        that is long and ends abruptly is looked at again, made longer. A correction does what its newest prompt asks
+        for and no more: one on the object only adds voxels, one beside it only takes some away.
 
         Args:
             image: [I, J, K] in the file's units, on the draft's grid; only read.
@@ -149,8 +149,10 @@ class Refiner:
         said, shown = prompt_channels(lattice, prompts), show_mask(lattice, draft)
         seen, half = show_image(lattice, image, window), half_is_fast(device)
         belief = believe(self.network, seen, shown, said, self.settings, adds, half=half)
-        logits = carried(belief, seen, said, self.settings, correcting=adds is not None)
-        return _as_clicked(logits.cpu(), lattice, prompts)
+        logits = carried(belief, seen, said, self.settings, correcting=adds is not None).cpu()
+        if adds is None:
+            logits = lowered_for_box(logits, lattice, prompts)
+        return _as_clicked(logits, lattice, prompts)
 
 
 def _is_somewhere(draft: ObjectMask, prompts: Sequence[Prompt]) -> bool:

@@ -1,4 +1,4 @@
-"""Boxes are drawn tight: an answer that stays short of a box's sides is stretched towards them."""
+"""Boxes are drawn tight: an answer that stays short of a box's sides goes on to what the network believes of there."""
 
 from __future__ import annotations
 
@@ -6,10 +6,18 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from volseg.data.object_mask import ObjectMask
+from volseg.inferers.refine.lattice import Lattice
 from volseg.prompts import Box, Prompt
 
+NEAR = 0.15
+"""As a part of the box's side, an answer that comes so near to it is near enough to leave its threshold alone."""
+LOWEST = 1.0
+"""The threshold on logits is lowered by so much at most."""
+ABOVE = 0.01
+"""A logit that is surely inside."""
 PART = 0.5
 """How much of what an answer lacks to a side of the box it is stretched by: boxes are somewhat loose, too."""
 MOST = 0.05
@@ -20,22 +28,67 @@ hippocampus, is short of them without being too small elsewhere.
 TINY = 1e-6
 
 
+def lowered_for_box(logits: Tensor, lattice: Lattice, prompts: Sequence[Prompt]) -> Tensor:
+    """Logits raised until what is above 0 comes near to every side of the one box that was drawn around the object.
+
+    The tightness prior of Lempitsky et al. (ICCV 2009), as a threshold. Where one half of a tumour shines and the other
+    does not, a network may be sure of the one and only doubtful of the other, and the box tells that both are meant.
+
+    Args:
+        logits: of a first answer, on the lattice.
+        lattice: where they are.
+        prompts: what was said, in voxel indices.
+
+    Returns:
+        The logits themselves where they come near enough, or something else was said than one positive box.
+    """
+    box = _only_box(prompts)
+    if box is None:
+        return logits
+    faces = lattice.positions(np.array([np.array(box.low) - 0.5, np.array(box.high) + 0.5]))
+    low, high = faces.min(axis=0), faces.max(axis=0)
+    # A flat box is about one slice, whatever the distance of samples.
+    flat = None if box.flat_axis is None else int(lattice.grid.axis_order[box.flat_axis])
+    inside = [_samples(a, b, n) for a, b, n in zip(low, high, logits.shape, strict=True)]
+    if flat is not None:
+        middle = (low[flat] + high[flat]) / 2
+        inside[flat] = _samples(round(middle), round(middle), logits.shape[flat])
+    weakest = ABOVE
+    for axis in (axis for axis in range(3) if axis != flat):
+        near = NEAR * (high[axis] - low[axis])
+        for first, last in ((low[axis], low[axis] + near), (high[axis] - near, high[axis])):
+            slab = [*inside]
+            slab[axis] = _samples(first, last, logits.shape[axis])
+            weakest = min(weakest, float(logits[tuple(slab)].max()))
+    return logits + min(LOWEST, ABOVE - weakest)
+
+
+def _samples(low: float, high: float, count: int) -> slice:
+    """The samples between two places, at least one."""
+    first, last = (int(np.clip(one, 0, count - 1)) for one in (np.ceil(low), np.floor(high)))
+    return slice(min(first, last), max(first, last) + 1)
+
+
+def _only_box(prompts: Sequence[Prompt]) -> Box | None:
+    """The positive box that is all that was said: a click must stay what it says."""
+    box = prompts[0] if len(prompts) == 1 else None
+    return box if isinstance(box, Box) and box.positive else None
+
+
 def reach_for_box(answer: ObjectMask, prompts: Sequence[Prompt]) -> ObjectMask:
     """Stretches an answer along the axes of the one box that was drawn around it.
 
-    That an object touches the sides of its box is the tightness prior of Lempitsky et al. (ICCV 2009). A network that
-    has learnt from loose boxes, too, is rather careful at their sides, above all across slices.
+    A network that has learnt from loose boxes, too, is rather careful at their sides, above all across slices.
 
     Args:
         answer: to a first question.
         prompts: what was said, in voxel indices.
 
     Returns:
-        The answer itself where something else was said than one positive box (a click must stay what it says), or
-        nothing lies where it was drawn.
+        The answer itself where something else was said than one positive box, or nothing lies where it was drawn.
     """
-    box = prompts[0] if len(prompts) == 1 else None
-    if not isinstance(box, Box) or not box.positive or answer.voxels == 0:
+    box = _only_box(prompts)
+    if box is None or answer.voxels == 0:
         return answer
     flat = box.flat_axis
     shown = answer.block

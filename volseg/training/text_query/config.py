@@ -109,7 +109,8 @@ class PresenceConfig:
 
     Attributes:
         weights: part of the windows, relative, by group. Groups of other parts of the body show where nothing is.
-        spacing_mm: at which windows are seen. Structures looked for at another one are parts of one looked for at it.
+        spacings_mm: at which windows are seen, and asked for what is looked for there. Structures looked for at another
+            one are parts of one looked for at one of these.
         windows: so many are encoded, once.
         steps: optimiser steps on them.
         batch: windows of a step.
@@ -129,7 +130,7 @@ class PresenceConfig:
     """
 
     weights: Mapping[str, float]
-    spacing_mm: float
+    spacings_mm: tuple[float, ...]
     windows: int = 600
     steps: int = 1000
     batch: int = 8

@@ -25,7 +25,7 @@ from volseg.networks.text_query.channels import make_channels, values_of
 from volseg.networks.text_query.config import TextQuerySpec
 from volseg.networks.text_query.network import TextQueryNetwork
 from volseg.training.synthetic import paint, random_shapes
-from volseg.training.text_query.bundle import windows_at
+from volseg.training.text_query.bundle import looked_for_at, windows_at
 from volseg.training.text_query.config import GroupConfig, PresenceConfig, TextTrainConfig, ViewConfig
 from volseg.training.text_query.paint import recast, vary
 from volseg.training.text_query.run import export_text, read_sources
@@ -118,18 +118,23 @@ def see_windows(
     """Encodes the windows that presence learns from: cut from volumes, then generated."""
     shown = _shown(config, settings)
     sampler = Sampler(read_sources(shown, folder), shown)
-    largest = _largest(config, settings)
+    phantoms = [
+        (spacing, _largest(config, spacing), tuple(c for c, at in looked_for_at(config).items() if at == spacing))
+        for spacing in settings.spacings_mm
+    ]
     found = []
     for number in range(settings.windows + settings.phantoms):
         rng = np.random.default_rng([config.seed, 19, number])
         if number < settings.windows:
-            window, concepts, present, modality = _cut(sampler[number], settings, rng)
+            sample = sampler[number]
+            spacing = sample.spacing_mm
+            window, concepts, present, modality = _cut(sample, settings, rng)
         else:
-            window = make_channels(_shapes(largest, rng)[None, None])
-            concepts, modality = shown.concepts, Modality.MR
+            spacing, size, concepts = phantoms[number % len(phantoms)]
+            window, modality = make_channels(_shapes(size, rng)[None, None]), Modality.MR
             present = torch.zeros(len(concepts))
         if concepts:
-            found.append(_see(network, window, concepts, present, modality, settings.spacing_mm))
+            found.append(_see(network, window, concepts, present, modality, spacing))
         if (number + 1) % TOLD_EVERY == 0:
             logger.info("%d of %d windows encoded", number + 1, settings.windows + settings.phantoms)
     return found
@@ -250,20 +255,24 @@ def _look(window: SeenWindow, rng: np.random.Generator) -> Tensor:
 
 
 def _shown(config: TextTrainConfig, settings: PresenceConfig) -> TextTrainConfig:
-    """The same groups at one spacing, with windows as large as in use, and asked for everything that is known."""
-    largest = _largest(config, settings)
-    groups = tuple(_at_spacing(group, settings, largest) for group in config.groups)
+    """The same groups, with windows as large as in use, each structure asked for where it is looked for."""
+    groups = tuple(_at_spacings(group, config, settings) for group in config.groups)
     schedule = replace(config.schedule, foreign=0.0, queries=len(config.concepts), absent=0.5)
     return replace(config, groups=groups, schedule=schedule, varied=settings.varied)
 
 
-def _largest(config: TextTrainConfig, settings: PresenceConfig) -> tuple[int, int, int]:
+def _largest(config: TextTrainConfig, spacing_mm: float) -> tuple[int, int, int]:
     """The window in use, in voxels."""
-    return {one.spacing_mm: one.window for one in windows_at(config)}[settings.spacing_mm]
+    return {one.spacing_mm: one.window for one in windows_at(config)}[spacing_mm]
 
 
-def _at_spacing(group: GroupConfig, settings: PresenceConfig, largest: tuple[int, int, int]) -> GroupConfig:
-    own = [view for view in group.views if view.spacing_mm == settings.spacing_mm]
-    # Crops are smaller than a window, and then so is the window in use.
-    view = max(own, key=lambda one: math.prod(one.window)) if own else ViewConfig(settings.spacing_mm, largest, ())
-    return replace(group, views=(view,), weight=settings.weights.get(group.source.group, 0.0))
+def _at_spacings(group: GroupConfig, config: TextTrainConfig, settings: PresenceConfig) -> GroupConfig:
+    at = looked_for_at(config)
+    views = []
+    for spacing in settings.spacings_mm:
+        own = [view for view in group.views if view.spacing_mm == spacing]
+        # Crops are smaller than a window, and then so is the window in use.
+        size = max((view.window for view in own), key=math.prod, default=_largest(config, spacing))
+        asked = tuple(c for view in group.views for c in view.concepts if at.get(c) == spacing)
+        views.append(ViewConfig(spacing, size, tuple(dict.fromkeys(asked))))
+    return replace(group, views=tuple(views), weight=settings.weights.get(group.source.group, 0.0))
