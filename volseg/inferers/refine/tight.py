@@ -15,7 +15,9 @@ from volseg.prompts import Box, Prompt
 NEAR = 0.15
 """As a part of the box's side, an answer that comes so near to it is near enough to leave its threshold alone."""
 LOWEST = 1.0
-"""The threshold on logits is lowered by so much at most."""
+"""The threshold on logits is lowered by so much at most: a side where the network believes in less is a thin tip's that
+it has missed, such as a vertebra's, or the box is loose there, and all the rest would grow in vain.
+"""
 ABOVE = 0.01
 """A logit that is surely inside."""
 PART = 0.5
@@ -40,7 +42,7 @@ def lowered_for_box(logits: Tensor, lattice: Lattice, prompts: Sequence[Prompt])
         prompts: what was said, in voxel indices.
 
     Returns:
-        The logits themselves where they come near enough, or something else was said than one positive box.
+        The logits themselves where they come near enough, or cannot, or something else was said than one positive box.
     """
     box = _only_box(prompts)
     if box is None:
@@ -60,7 +62,7 @@ def lowered_for_box(logits: Tensor, lattice: Lattice, prompts: Sequence[Prompt])
             slab = [*inside]
             slab[axis] = _samples(first, last, logits.shape[axis])
             weakest = min(weakest, float(logits[tuple(slab)].max()))
-    return logits + min(LOWEST, ABOVE - weakest)
+    return logits + (ABOVE - weakest) if weakest >= -LOWEST else logits
 
 
 def _samples(low: float, high: float, count: int) -> slice:

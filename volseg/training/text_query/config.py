@@ -46,6 +46,8 @@ class GroupConfig:
         weight: part of all samples, relative.
         painted: part of the samples whose intensities are generated from the label map.
         likely: part of the painted samples whose mean intensities follow the real image.
+        recast: part of the CT samples that are not painted whose intensities are mapped to those of an MR (see
+            ``paint.recast``).
         shell: whether the surroundings of all labels are painted as layers (a head around a brain).
         swell: concepts that grow or shrink in some of the windows, with what lies around them giving way.
         nowhere: concepts that cannot occur in these volumes, besides those of ``absent``.
@@ -59,6 +61,7 @@ class GroupConfig:
     weight: float = 1.0
     painted: float = 0.0
     likely: float = 0.5
+    recast: float = 0.0
     shell: bool = False
     swell: tuple[str, ...] = ()
     nowhere: tuple[str, ...] = ()
@@ -162,6 +165,7 @@ class TextTrainConfig:
         flip: part of the samples that are mirrored, with left and right exchanged.
         validation_cases: cases of a group that a validation during training scores; all are scored in the end.
         varied: part of the samples whose intensities are varied.
+        ending: part of the samples in which the image ends within the window.
         presence: how presence is trained afterwards; see ``tune_presence``.
     """
 
@@ -176,6 +180,7 @@ class TextTrainConfig:
     flip: float = 0.5
     validation_cases: int = 4
     varied: float = 1.0
+    ending: float = 0.0
     presence: PresenceConfig | None = None
 
     @property

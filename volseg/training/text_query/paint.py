@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -115,3 +115,21 @@ def vary(image: Tensor, rng: np.random.Generator, strong: bool) -> Tensor:
         noise = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
         image = image + noise * float(rng.uniform(0, 0.06))
     return image
+
+
+def within(shape: Sequence[int], rng: np.random.Generator) -> Tensor:
+    """Where an image is that ends within a window, across one axis or two, as thin slabs do: bool [I, J, K].
+
+    Args:
+        shape: of the window.
+        rng: the only source of chance.
+    """
+    inside = torch.ones(tuple(shape), dtype=torch.bool)
+    for axis in rng.choice(3, int(rng.integers(1, 3)), replace=False, p=(0.25, 0.25, 0.5)).tolist():
+        size = max(1, round(float(rng.uniform(0.3, 0.95)) * shape[axis]))
+        # In use, what is smaller than a window lies at either end of it, or in the middle.
+        first = (0, (shape[axis] - size) // 2, shape[axis] - size)[int(rng.integers(3))]
+        outside = torch.ones(shape[axis], dtype=torch.bool)
+        outside[first : first + size] = False
+        inside.movedim(axis, 0)[outside] = False
+    return inside

@@ -86,7 +86,7 @@ def train_text(
     step = 0
     if resume:
         step = _load(output / CHECKPOINT, network, average, optimizer)
-    sampler = Sampler(read_sources(config, folder), config)
+    sampler = Sampler(read_sources(config, folder), config, ranks.count)
     seen: dict[str, list[float]] = defaultdict(list)
     since = time.monotonic()
     network.train()

@@ -12,16 +12,28 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from volseg.data.modality import Modality
-from volseg.networks.text_query.channels import make_channels
+from volseg.networks.text_query.channels import make_channels, pad_value
 from volseg.text.vocabulary import Laterality, load_vocabulary
 from volseg.training.rotation import rotation
 from volseg.training.synthetic import smooth_noise
 from volseg.training.text_query.config import GroupConfig, TextTrainConfig
-from volseg.training.text_query.paint import CLASSES, FIRST_CLASS, paint_labels, split_background, vary
+from volseg.training.text_query.paint import (
+    CLASSES,
+    FIRST_CLASS,
+    paint_labels,
+    recast,
+    split_background,
+    vary,
+    within,
+)
 from volseg.training.text_query.volumes import SHELL_IDS, TextVolume, Truth
 
 MIN_VOXELS = 8
 """A structure with fewer voxels in a window is neither present nor absent there."""
+
+AIR_CT = -0.85
+"""-500 HU, in units of the default window."""
+AIR_OTHER = 0.03
 
 MAX_SWELL = 2.0
 """Voxels that the surface of a swelling structure moves at most."""
@@ -73,11 +85,14 @@ class Sampler:
     Args:
         sources: what there is.
         config: how often what is shown.
+        together: so many samples are one step's, seen by as many processes. They are of the same view, so that no
+            process waits for one with a larger window.
     """
 
-    def __init__(self, sources: Sequence[SampleSource], config: TextTrainConfig) -> None:
+    def __init__(self, sources: Sequence[SampleSource], config: TextTrainConfig, together: int = 1) -> None:
         self._sources = tuple(sources)
         self._config = config
+        self._together = together
         weights = np.array([s.group.weight * s.group.views[s.view].weight for s in sources], dtype=np.float64)
         per_group = {id(s.group): sum(v.weight for v in s.group.views) for s in sources}
         weights /= np.array([per_group[id(s.group)] for s in sources])
@@ -91,7 +106,8 @@ class Sampler:
     def __getitem__(self, number: int) -> TextSample:
         """Sample ``number``, 0 or more."""
         rng = np.random.default_rng([self._config.seed, 11, number])
-        source = self._sources[rng.choice(len(self._sources), p=self._weights)]
+        step = np.random.default_rng([self._config.seed, 13, number // self._together])
+        source = self._sources[step.choice(len(self._sources), p=self._weights)]
         view = source.group.views[source.view]
         volume = source.volumes[rng.integers(len(source.volumes))]
         nowhere = {c: t for c, t in volume.truth.items() if not t.ids and not t.unknown and c in self._spacings}
@@ -107,8 +123,13 @@ class Sampler:
         modality = volume.modality
         if rng.random() < source.group.painted:
             image, modality = self._painted(source.group, volume, image, labels, rng)
+        elif modality is Modality.CT and rng.random() < source.group.recast:
+            image, modality = recast(image, rng), Modality.MR
         if self._config.varied >= 1 or rng.random() < self._config.varied:
             image = vary(image, rng, strong=modality is not Modality.CT)
+        if rng.random() < self._config.ending:
+            inside = within(image.shape, rng)
+            image, labels = torch.where(inside, image, pad_value(modality)), torch.where(inside, labels, 0)
         if flip:
             asked = _mirrored(asked)
         return self._ask(source.group.source.group, image, labels, asked, modality, spacing, rng)
@@ -155,6 +176,10 @@ class Sampler:
             tissue = split_background(labels, image, rng)
             means = _tissue_means(tissue, image, volume.means) if likely else None
             painted = paint_labels(tissue, self._twins[id(group)], means, rng)
+            if not likely and rng.random() < 0.8:
+                # What is black in MR and air in CT stays so.
+                air = image < (AIR_CT if volume.modality is Modality.CT else AIR_OTHER)
+                painted = torch.where(air, painted * 0.05, painted)
         if likely:
             return painted, volume.modality
         return painted, Modality.MR if rng.random() < 0.7 else Modality.OTHER
