@@ -15,6 +15,7 @@ from safetensors import safe_open
 from volseg.data.modality import Modality
 from volseg.errors import TrainingError
 from volseg.models.checkpoints.hashing import file_sha256
+from volseg.networks.text_query.channels import make_channels, values_of
 from volseg.networks.text_query.config import TextQuerySpec
 from volseg.networks.text_query.network import QueryOutput, TextQueryNetwork
 from volseg.training.config import Precision, SourceConfig
@@ -154,6 +155,59 @@ def test_concepts_that_cannot_occur_are_asked_for_as_absent(folder: Path) -> Non
     asked = [s for s in samples(folder, 40, groups=groups) if "brain" in s.concepts]
     assert asked
     assert all(not s.present[s.concepts.index("brain")] for s in asked)
+
+
+def test_an_image_may_end_within_a_window(folder: Path) -> None:
+    """What lies beyond is black and nothing; the rest is as it was."""
+    whole = samples(folder, 20, flip=0.0)
+    beyond = set()
+    for before, sample in zip(whole, samples(folder, 20, flip=0.0, ending=1.0), strict=True):
+        black = (sample.window[0] == make_channels(torch.zeros(1, 1, 1, 1, 1))[0]).all(dim=0)
+        outside = torch.zeros_like(black)
+        for axis in range(3):
+            ended = black.amin(dim=tuple(other for other in range(3) if other != axis))
+            outside.movedim(axis, 0)[ended] = True
+            beyond |= {axis} if bool(ended.any()) else set()
+        assert bool(outside.any())
+        assert torch.equal(sample.window[0][:, ~outside], before.window[0][:, ~outside])
+        assert not sample.targets[:, outside].any()
+        for row, concept in enumerate(sample.concepts):
+            if concept in before.concepts and not sample.present[row].isnan():
+                inside = before.targets[before.concepts.index(concept)] & ~outside
+                assert torch.equal(sample.targets[row], inside)
+                assert bool(sample.present[row]) == bool(inside.any())
+    assert beyond == {0, 1, 2}
+
+
+def test_ct_may_be_learnt_from_as_mr(folder: Path) -> None:
+    body, head = config().groups
+    ct = replace(body, source=replace(body.source, modality=Modality.CT))
+    for part, wanted in ((0.0, {Modality.CT}), (1.0, {Modality.MR}), (0.5, {Modality.CT, Modality.MR})):
+        seen = samples(folder, 20, groups=(replace(ct, recast=part), head))
+        assert {one.modality for one in seen} == wanted
+
+
+def test_processes_look_at_the_same_view_in_a_step(folder: Path) -> None:
+    body, head = config().groups
+    wide = ViewConfig(1.0, (16, 24, 16), ("kidney_left",))
+    chosen = replace(config(), groups=(replace(body, views=(*body.views, wide)), head))
+    sampler = Sampler(read_sources(chosen, folder), chosen, together=2)
+    shapes = [[tuple(sampler[2 * step + rank].window.shape) for rank in range(2)] for step in range(20)]
+    assert all(one == other for one, other in shapes)
+    assert len({one for one, _ in shapes}) == 2
+    assert not torch.equal(sampler[0].window, sampler[1].window)
+
+
+def test_air_stays_black_where_tissue_is_painted_anew(folder: Path) -> None:
+    path = folder / "a_image.nii.gz"
+    values = nibabel.load(path).get_fdata(dtype=np.float32)
+    values[:, :, :6] = 0
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), path)
+    body, head = config().groups
+    painted = replace(body, painted=1.0, likely=0.0, absent=())
+    seen = [values_of(s.window)[0] for s in samples(folder, 40, groups=(painted, head), varied=0.0, flip=0.0)]
+    assert np.mean([float(one.quantile(0.15)) < 0.06 for one in seen]) > 0.6
+    assert np.mean([float(one.mean()) < 0.06 for one in seen]) < 0.1
 
 
 def test_the_rate_is_constant_until_the_end() -> None:
