@@ -250,8 +250,9 @@ def test_loss_ignores_what_is_not_known() -> None:
     known = torch.ones_like(targets)
     known[0, 3] = False
     sample = TextSample(
-        "g", torch.zeros(1, 2, 4, 4, 4), ("liver",), targets, known, torch.tensor([float("nan")]), Modality.MR, 1.0
-    )
+        "g", torch.zeros(1, 2, 4, 4, 4), ("liver",), targets, known, torch.tensor([float("nan")]),
+        torch.tensor([True]), Modality.MR, 1.0,
+    )  # fmt: skip
     right = torch.where(targets, 20.0, -20.0)[None]
     wrong = right.clone()
     wrong[0, 0, 3] = 20.0
@@ -261,6 +262,24 @@ def test_loss_ignores_what_is_not_known() -> None:
     assert float(same.total) == pytest.approx(float(good.total), abs=1e-6)
     bad = text_loss(QueryOutput(-right, presence), sample)
     assert float(bad.total) > 1
+
+
+def test_what_cannot_be_in_a_volume_is_only_learnt_to_be_absent(folder: Path) -> None:
+    brain = [s for s in samples(folder, 60) if "brain" in s.concepts]
+    assert brain
+    for sample in brain:
+        assert sample.drawn.tolist() == [concept != "brain" for concept in sample.concepts]
+        masks = torch.zeros(1, *sample.targets.shape, requires_grad=True)
+        presence = torch.zeros(1, len(sample.concepts), requires_grad=True)
+        loss = text_loss(QueryOutput(masks, presence), sample)
+        masks_gradient, presence_gradient = torch.autograd.grad(loss.total, (masks, presence))
+        moved = masks_gradient[0].flatten(1).abs().sum(dim=1) > 0
+        row = sample.concepts.index("brain")
+        assert not moved[row]
+        assert presence_gradient[0, row] > 0
+    # What is in other windows of the volume is drawn, as nothing.
+    missing = [s for s in samples(folder, 60) if bool((s.drawn & (s.present == 0)).any())]
+    assert missing
 
 
 def test_painted_twins_look_alike() -> None:

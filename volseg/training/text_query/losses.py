@@ -35,20 +35,11 @@ def text_loss(output: QueryOutput, sample: TextSample) -> TextLoss:
         output: of one window, [1, Q, ...].
         sample: what was asked.
     """
-    logits = output.mask_logits[0].flatten(1).float()
-    targets = sample.targets.flatten(1).float()
-    # softplus(x) - x t is the cross entropy; written out, as one pass fewer over large arrays counts on a CPU.
-    cross = softplus(logits) - logits * targets
-    probability = logits.sigmoid()
-    if sample.known is None:
-        bce = cross.mean()
-        both, each = (probability * targets).sum(1), probability.sum(1) + targets.sum(1)
-    else:
-        known = sample.known.flatten(1).float()
-        bce = (cross * known).sum() / known.sum().clamp(min=1)
-        both = (probability * targets * known).sum(1)
-        each = ((probability + targets) * known).sum(1)
-    soft_dice = (1 - (2 * both + SMOOTH) / (each + SMOOTH)).mean()
+    drawn = sample.drawn
+    logits = output.mask_logits[0][drawn].flatten(1).float()
+    targets = sample.targets[drawn].flatten(1).float()
+    known = None if sample.known is None else sample.known[drawn].flatten(1).float()
+    bce, soft_dice = _of_masks(logits, targets, known) if bool(drawn.any()) else (logits.sum(), logits.sum())
     sure = ~sample.present.isnan()
     presence = output.presence_logits[0].float()
     # The sum keeps the gradient defined where nothing is known.
@@ -57,7 +48,22 @@ def text_loss(output: QueryOutput, sample: TextSample) -> TextLoss:
         found = binary_cross_entropy_with_logits(presence[sure], sample.present[sure])
     with torch.no_grad():
         hard = logits > 0
-        overlap = 2 * (hard & sample.targets.flatten(1)).sum(1) / (hard.sum(1) + targets.sum(1)).clamp(min=1)
-        dice = float(overlap[sample.present == 1].mean())
+        overlap = 2 * (hard * targets).sum(1) / (hard.sum(1) + targets.sum(1)).clamp(min=1)
+        dice = float(overlap[sample.present[drawn] == 1].mean())
     total = BCE_WEIGHT * bce + soft_dice + PRESENCE_WEIGHT * found
     return TextLoss(total, float(bce.detach()), float(soft_dice.detach()), float(found.detach()), dice)
+
+
+def _of_masks(logits: Tensor, targets: Tensor, known: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Means of BCE and of soft Dice over queries, [Q, N] each; ``known`` is 1 where something is known."""
+    # softplus(x) - x t is the cross entropy; written out, as one pass fewer over large arrays counts on a CPU.
+    cross = softplus(logits) - logits * targets
+    probability = logits.sigmoid()
+    if known is None:
+        bce = cross.mean()
+        both, each = (probability * targets).sum(1), probability.sum(1) + targets.sum(1)
+    else:
+        bce = (cross * known).sum() / known.sum().clamp(min=1)
+        both = (probability * targets * known).sum(1)
+        each = ((probability + targets) * known).sum(1)
+    return bce, (1 - (2 * both + SMOOTH) / (each + SMOOTH)).mean()

@@ -279,7 +279,8 @@ def _gradients(network: TextQueryNetwork, sample: TextSample, config: TextTrainC
 
 def _moved(sample: TextSample, device: torch.device) -> TextSample:
     known = None if sample.known is None else sample.known.to(device)
-    return replace(sample, targets=sample.targets.to(device), known=known, present=sample.present.to(device))
+    targets, present, drawn = (one.to(device) for one in (sample.targets, sample.present, sample.drawn))
+    return replace(sample, targets=targets, known=known, present=present, drawn=drawn)
 
 
 def _save(

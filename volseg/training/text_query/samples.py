@@ -50,6 +50,9 @@ class TextSample:
         targets: [Q, I, J, K] bool.
         known: [Q, I, J, K] bool, or None where everything is known.
         present: [Q] float, whether the structure is in the window; NaN where that is not known.
+        drawn: [Q] bool, whether its mask is learnt from, too. Of what cannot occur in a volume only that is learnt: a
+            mask made empty there would teach to tell data sets apart, and what looks like another one's would then be
+            empty for good.
         modality: what the network is told.
         spacing_mm: of the window.
     """
@@ -60,6 +63,7 @@ class TextSample:
     targets: Tensor
     known: Tensor | None
     present: Tensor
+    drawn: Tensor
     modality: Modality
     spacing_mm: float
 
@@ -222,6 +226,7 @@ class Sampler:
             else torch.zeros((0, *size), dtype=torch.bool),
             known,
             torch.tensor([float("nan") if c in unsure else float(here[c] > 0) for c in chosen]),
+            torch.tensor([bool(asked[c].ids or asked[c].unknown) for c in chosen], dtype=torch.bool),
             modality,
             spacing_mm,
         )
