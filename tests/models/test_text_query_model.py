@@ -322,6 +322,27 @@ def test_where_a_whole_is_its_parts_are_what_is_drawn_of_them() -> None:
     assert (not_drawn.presence, not_drawn.voxels) == (0.0, 0)
 
 
+def test_windows_shrink_to_small_images_but_not_below_what_was_trained() -> None:
+    seen = []
+
+    class Seeing(SidedNetwork):
+        def encode(self, windows: Tensor, spacing_mm: float) -> WindowFeatures:
+            seen.append(tuple(windows.shape[2:]))
+            return super().encode(windows, spacing_mm)
+
+    plain = text_model()
+    image = blocks_image(spacing_mm=(1.0, 1.0, 1.0))
+    needed = tuple(max(8, -(-n // 4) * 4) for n in Grid.of(image).reoriented("RAS").shape)
+    masks = []
+    cases = (({}, needed), ({1.0: (8, 24, 8)}, (needed[0], 24, needed[2])), ({1.0: (64, 64, 64)}, (32, 32, 32)))
+    for least, wanted in cases:
+        model = TextQueryModel(Seeing(), plain.card, replace(plain.search, least=least))  # type: ignore[arg-type]
+        masks.append(ask(model, image, "right kidney").full())
+        assert set(seen) == {wanted}
+        seen.clear()
+    assert all(np.array_equal(one, image[0].numpy() == 200) for one in masks[:2])
+
+
 def test_parts_are_not_looked_for_where_their_whole_is_not() -> None:
     model = text_model()
     search = SearchSettings(

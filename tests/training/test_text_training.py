@@ -335,6 +335,11 @@ def test_the_shipped_configuration() -> None:
     assert spacings["hippocampus"] == 1.5
     assert set(spacings.values()) <= {one.spacing_mm for one in windows_at(nano)}
     assert set(spacings) == set(nano.concepts)
+    for one in windows_at(nano):
+        sizes = [view.window for group in nano.groups for view in group.views
+                 if view.spacing_mm == one.spacing_mm and group.source.train]  # fmt: skip
+        assert one.window == tuple(map(max, zip(*sizes, strict=True)))
+        assert one.least == tuple(map(min, zip(*sizes, strict=True)))
     held_out = {"brain_atlas", "body_mr"}
     assert all(not group.source.train for group in nano.groups if group.source.group in held_out)
 

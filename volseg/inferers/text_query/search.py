@@ -153,9 +153,10 @@ class ImageSearch:
             self._volumes[spacing] = make_channels(values[None])[0]
         divisor = self._network.spec.divisor
         # Two voxels are left at the coarsest level: one alone has no spread that it could be normalised by.
+        least = self._settings.least.get(spacing, (2 * divisor,) * 3)
         sides = [
-            min(side, max(2, -(-n // divisor)) * divisor)
-            for side, n in zip(self._settings.window[spacing], grid.shape, strict=True)
+            min(side, max(low, -(-n // divisor) * divisor))
+            for side, low, n in zip(self._settings.window[spacing], least, grid.shape, strict=True)
         ]
         windows = SlidingWindows(
             WindowSettings((sides[0], sides[1], sides[2]), self._settings.overlap),

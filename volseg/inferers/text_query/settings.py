@@ -20,6 +20,9 @@ class SearchSettings:
         bias: added to a structure's mask logits.
         whole: the structure that another is a part of. Where it is not in the image, its parts are not looked for.
         least_part: pieces of a structure that are smaller than this part of its largest piece are left out.
+        least: voxels of the smallest window that the network has learnt from, by spacing. A window shrinks to what is
+            smaller, but no further: networks with instance norm and attention see thin slabs in thin windows otherwise
+            than in those they know. Where it is not given, two voxels of the coarsest level are enough.
         presence: a structure whose presence is below it is not there.
 
     Raises:
@@ -34,6 +37,7 @@ class SearchSettings:
     queries: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     bias: Mapping[str, float] = field(default_factory=dict)
     whole: Mapping[str, str] = field(default_factory=dict)
+    least: Mapping[float, tuple[int, int, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         missing = set(self.spacing_mm.values()) - set(self.window)

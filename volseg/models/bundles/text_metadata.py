@@ -33,10 +33,12 @@ class WindowsAt:
     Attributes:
         spacing_mm: of the network's grid.
         window: voxels along right, anterior, superior.
+        least: the smallest one that was trained; see ``SearchSettings``.
     """
 
     spacing_mm: float
     window: tuple[int, int, int]
+    least: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,7 @@ class TextQueryBundle:
             {one.concept: one.queries for one in self.structures if one.queries},
             {one.concept: one.bias for one in self.structures if one.bias},
             self._wholes(),
+            {one.spacing_mm: one.least for one in self.search.windows if one.least is not None},
         )
 
     def _wholes(self) -> dict[str, str]:

@@ -34,13 +34,15 @@ def looked_for_at(config: TextTrainConfig) -> dict[str, float]:
 
 
 def windows_at(config: TextTrainConfig) -> tuple[WindowsAt, ...]:
-    """The largest window that was trained at each spacing."""
-    largest: dict[float, tuple[int, int, int]] = {}
+    """The largest and the smallest window that were trained at each spacing, axis by axis."""
+    trained: dict[float, list[tuple[int, int, int]]] = {}
     for view in (view for group in config.groups if group.source.train for view in group.views):
-        old = largest.get(view.spacing_mm, (0, 0, 0))
-        sides = [max(a, b) for a, b in zip(old, view.window, strict=True)]
-        largest[view.spacing_mm] = (sides[0], sides[1], sides[2])
-    return tuple(WindowsAt(spacing, window) for spacing, window in sorted(largest.items()))
+        trained.setdefault(view.spacing_mm, []).append(view.window)
+    found = []
+    for spacing, windows in sorted(trained.items()):
+        (i, j, k), (a, b, c) = (tuple(map(choose, zip(*windows, strict=True))) for choose in (max, min))
+        found.append(WindowsAt(spacing, (i, j, k), (a, b, c)))
+    return tuple(found)
 
 
 def write_text_bundle(
