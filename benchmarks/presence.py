@@ -1,10 +1,12 @@
-"""Whether a text model tells what is in an image from what is not: presence of structures of the brain, asked anywhere.
+"""Whether a text model tells what is in an image from what is not: structures of brain and abdomen, asked anywhere.
 
     python benchmarks/presence.py --data ../shared/data
-    python benchmarks/presence.py --data ../shared/data --groups "limb or trunk CT,neck MR"
+    python benchmarks/presence.py --data ../shared/data --groups "limb CT,neck MR"
 
-Nothing here was trained on. Present: the held-out hippocampus crops, and Colin27 and MNI152 as whole heads. Absent:
-limbs and trunks of the held-out sarcoma patients in CT and MR, an abdomen in MR, necks in MR, vertebrae in CT and MR.
+Nothing here was trained on but what a row says. Structures of the brain are present in the held-out hippocampus crops
+and in Colin27 and MNI152 as whole heads; those of the abdomen in a CT (trained on) and in an MR. Both are absent from
+the limbs of the held-out sarcoma patients in CT and MR and from necks in MR, either from where the other one is.
+Vertebrae in CT and MR may show an abdomen, but no brain.
 Blocks of Colin27 ask for the field of view: a structure is present where the AAL atlas has at least half of it in the
 block, absent where the atlas has none of it within 10 mm; others are not asked for. The area under the ROC curve (AUC)
 is that of presence over present and absent structures; of a group without present ones, against the hippocampus crops.
@@ -29,16 +31,28 @@ from volseg.models.registry import load_model
 from volseg.models.text_query import TextQueryModel
 from volseg.prompts import PromptedObject, PromptSet, Text
 from volseg.text.vocabulary import load_vocabulary
+from volseg.training.cases import find_cases
 from volseg.training.text_query.config import NANO_CONFIG, read_text_config
 from volseg.training.text_query.run import split_groups
 from volseg.training.text_query.validate import CaseScore, presence_auc
 
 CROPS = "hippocampus"
 IN_CROPS = ("hippocampus", "hippocampus_anterior", "hippocampus_posterior")
-IN_HEADS = ("hippocampus", "lateral_ventricle", "thalamus", "caudate_nucleus", "putamen", "amygdala", "brain_stem")
+IN_HEADS = (
+    "hippocampus",
+    "lateral_ventricle",
+    "thalamus",
+    "caudate_nucleus",
+    "putamen",
+    "globus_pallidus",
+    "amygdala",
+    "brain_stem",
+    "cerebellum",
+)
 """Without the parts of the hippocampus, which take minutes for a head."""
 
 BRAIN = tuple(dict.fromkeys((*IN_CROPS, *IN_HEADS)))
+ABDOMEN = ("liver", "spleen", "kidney", "gallbladder", "stomach", "pancreas", "duodenum")
 NEAR_MM = 10.0
 BLOCKS = {
     "upper": (2, 0.72, 1.0),
@@ -76,8 +90,8 @@ def images(data: Path) -> Iterator[Asked]:
     small = data / "small"
     for path in ("sct/t1w.nii.gz", "sct/t2.nii.gz"):
         # The brain stem may reach into a neck.
-        absent = tuple(one for one in BRAIN if one != "brain_stem")
-        yield Asked("neck MR", path, read(small / path, Modality.MR), (), absent)
+        absent = tuple(one for one in (*BRAIN, *ABDOMEN) if one not in ("brain_stem", "cerebellum"))
+        yield Asked("neck MR", path, read(small / path, Modality.MR), ("spinal_cord",), absent)
     for path, kind in (("sub-ct_label-22_ct", Modality.CT), ("sub-mri_label-6_T2w", Modality.MR)):
         yield Asked(f"vertebra {kind}", path, read(small / f"tptbox/{path}.nii.gz", kind), (), BRAIN)
     yield from blocks(small / "debian_colin27")
@@ -85,24 +99,30 @@ def images(data: Path) -> Iterator[Asked]:
 
 def heads(folder: Path) -> Iterator[Asked]:
     """Whole heads; MNI152 where nilearn is installed, which carries it."""
-    yield Asked("whole head MR", "Colin27", read(folder / "ch2.nii.gz", Modality.MR), IN_HEADS, ())
+    yield Asked("whole head MR", "Colin27", read(folder / "ch2.nii.gz", Modality.MR), IN_HEADS, ABDOMEN)
     try:
         from nilearn.datasets import load_mni152_template
     except ImportError:
         return
-    yield Asked("whole head MR", "MNI152", tensor(load_mni152_template(resolution=1)), IN_HEADS, ())
+    yield Asked("whole head MR", "MNI152", tensor(load_mni152_template(resolution=1)), IN_HEADS, ABDOMEN)
 
 
 def patients(data: Path) -> Iterator[Asked]:
-    """Held-out patients."""
-    groups = {"sarcoma_ct": "limb or trunk CT", "sarcoma_mr": "limb or trunk MR", "body_mr": "abdomen MR"}
-    for group, cases in split_groups(read_text_config(NANO_CONFIG), data, training=False):
+    """Held-out patients, and the two abdomens."""
+    limbs = {"sarcoma_ct": "limb CT", "sarcoma_mr": "limb MR"}
+    abdomens = {"body_ct": "abdomen CT, trained on", "body_mr": "abdomen MR"}
+    config = read_text_config(NANO_CONFIG)
+    for group, cases in split_groups(config, data, training=False):
         name, modality = group.source.group, group.source.modality
         for case in cases:
             if name == CROPS:
-                yield Asked(CROPS, case.name, read(case.image, modality), IN_CROPS, ())
-            elif name in groups:
-                yield Asked(groups[name], case.name, read(case.image, modality), (), BRAIN)
+                yield Asked(CROPS, case.name, read(case.image, modality), IN_CROPS, ABDOMEN)
+            elif name in limbs:
+                yield Asked(limbs[name], case.name, read(case.image, modality), (), (*BRAIN, *ABDOMEN))
+    for group in config.groups:
+        for case in find_cases(data, group.source) if group.source.group in abdomens else ():
+            name, there = abdomens[group.source.group], tuple(group.source.objects)
+            yield Asked(name, case.name, read(case.image, group.source.modality), there, BRAIN)
 
 
 def blocks(folder: Path) -> Iterator[Asked]:
