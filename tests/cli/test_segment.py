@@ -174,7 +174,7 @@ def test_an_empty_mask_and_a_json_that_is_none(segment, run, image_path, tmp_pat
 
 
 def test_a_prompt_the_model_does_not_serve(segment, tmp_path):
-    refused(segment("--text", "liver"), ExitCode.MODEL, tmp_path)
+    refused(segment("--text", "uterus"), ExitCode.MODEL, tmp_path)
 
 
 def test_bad_images(run, tmp_path, image_path):
