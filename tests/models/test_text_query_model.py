@@ -285,6 +285,21 @@ def test_a_click_changes_nothing_far_away() -> None:
     assert image.shape == wide.shape
 
 
+def test_scaled_intensities_are_taken_for_mr() -> None:
+    """A CT's would show by their numbers; of anything else that an image or a person says, nothing is made."""
+    scaled = blocks_image()
+    scaled.meta.pop("modality", None)
+    scaled = scaled / 1000
+
+    def told(image: MetaTensor, options: EncodeOptions | None = None) -> Modality:
+        return text_model().encode(image, options).search.modality
+
+    assert told(scaled) is Modality.MR
+    assert told(scaled, EncodeOptions(modality=Modality.OTHER)) is Modality.OTHER
+    scaled.meta["modality"] = "PT"
+    assert told(scaled) is Modality.OTHER
+
+
 def test_an_image_of_another_modality_is_taken_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     model = text_model()
     for_mr = TextQueryModel(model.network, replace(model.card, modalities=frozenset({Modality.MR})), model.search)
@@ -334,6 +349,7 @@ def test_windows_shrink_to_small_images_but_not_below_what_was_trained() -> None
     image = blocks_image(spacing_mm=(1.0, 1.0, 1.0))
     needed = tuple(max(8, -(-n // 4) * 4) for n in Grid.of(image).reoriented("RAS").shape)
     masks = []
+    cases: tuple[tuple[dict[float, tuple[int, int, int]], tuple[int, ...]], ...]
     cases = (({}, needed), ({1.0: (8, 24, 8)}, (needed[0], 24, needed[2])), ({1.0: (64, 64, 64)}, (32, 32, 32)))
     for least, wanted in cases:
         model = TextQueryModel(Seeing(), plain.card, replace(plain.search, least=least))  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from volseg.data.modality import Modality
 from volseg.data.object_mask import ObjectMask
 from volseg.errors import CapabilityError
 from volseg.geometry import Grid
@@ -113,6 +114,10 @@ class TextQueryModel(Model):
         stated = chosen.modality or self.defaults.modality
         modality, reason = guess_modality(image) if stated is None else (stated, "stated by the user")
         self.card.warn_of(modality, reason)
+        says = stated or getattr(image, "meta", {}).get("modality")
+        if modality is Modality.OTHER and not says and Modality.MR in self.card.modalities:
+            # Intensities that someone has scaled: networks know the contrasts of MR by their order alone.
+            modality = Modality.MR
         window = choose_window(image, chosen.window or self.defaults.window, modality)
         return TextEncoding(image, chosen, ImageSearch(image, self.network, self.search, modality, window))
 
