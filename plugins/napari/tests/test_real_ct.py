@@ -124,7 +124,7 @@ def say_words(hand, name):
     """A word that nobody knows, one that this model does not serve, and one that it serves, chosen from the list."""
     line, table = hand.widget.text_line, hand.widget.objects
     hand.wait(lambda: line.completer() is not None, why="the vocabulary was not read")
-    for words, answer in (("kidneyish", "nearest terms are: "), ("liver", "not trained for 'liver'")):
+    for words, answer in (("kidneyish", "nearest terms are: "), ("uterus", "not trained for 'uterus'")):
         line.setText(words)
         hand.press(hand.widget.text_button)
         assert answer in hand.widget.status.text()
