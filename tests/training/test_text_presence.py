@@ -160,6 +160,23 @@ def test_windows_of_random_shapes_show_nothing_and_ct_is_told_to_be_mr(folder: P
     assert Modality.CT in {one.modality for one in see_windows(network, ct, replace(settings, recast=0.0), folder)}
 
 
+def test_each_structure_is_asked_for_at_the_spacing_it_is_looked_for_at(folder: Path, tmp_path: Path) -> None:
+    plain = with_limb()
+    body, head, limb = plain.groups
+    coarse = ViewConfig(2.0, (16, 16, 16), KIDNEYS, weight=3.0)
+    chosen = replace(plain, groups=(replace(body, views=(*body.views, coarse)), head, limb))
+    first = train_text(replace(chosen, presence=None), folder, tmp_path / "run")
+    network = with_presence_layers(first, 1)
+    settings = replace(SETTINGS, weights={"body": 1.0}, spacings_mm=(1.0, 2.0), windows=40, phantoms=2)
+    seen = see_windows(network, chosen, settings, folder)
+    # In windows where nothing is: the liver at 1 mm, both kidneys and the brain at 2 mm.
+    assert [len(one.present) for one in seen[-2:]] == [1, 3]
+    # What is there are kidneys, and those are seen at 2 mm only, where a window holds both of them or nearly so.
+    there = [int(one.present.sum()) for one in seen[:-2] if bool(one.present.any())]
+    assert len(there) > 10
+    assert max(there) == 2
+
+
 def test_presence_is_moved_until_part_of_the_windows_say_no(folder: Path, tmp_path: Path) -> None:
     chosen = with_limb()
     first = train_text(replace(chosen, presence=None), folder, tmp_path / "run")
