@@ -4,7 +4,7 @@
     python benchmarks/presence.py --data ../shared/data --groups "limb CT,neck MR"
 
 Nothing here was trained on but what a row says. Structures of the brain are present in the held-out hippocampus crops
-and in Colin27 and MNI152 as whole heads; those of the abdomen in a CT (trained on) and in an MR. Both are absent from
+and in Colin27 and MNI152 as whole heads; those of the abdomen in a CT and in an MR (trained on). Both are absent from
 the limbs of the held-out sarcoma patients in CT and MR and from necks in MR, either from where the other one is.
 Vertebrae in CT and MR may show an abdomen, but no brain.
 Blocks of Colin27 ask for the field of view: a structure is present where the AAL atlas has at least half of it in the
@@ -110,7 +110,7 @@ def heads(folder: Path) -> Iterator[Asked]:
 def patients(data: Path) -> Iterator[Asked]:
     """Held-out patients, and the two abdomens."""
     limbs = {"sarcoma_ct": "limb CT", "sarcoma_mr": "limb MR"}
-    abdomens = {"body_ct": "abdomen CT, trained on", "body_mr": "abdomen MR"}
+    abdomens = {"body_ct": "abdomen CT, trained on", "body_mr": "abdomen MR, trained on"}
     config = read_text_config(NANO_CONFIG)
     for group, cases in split_groups(config, data, training=False):
         name, modality = group.source.group, group.source.modality

@@ -101,16 +101,17 @@ def test_it_learns_where_nothing_is(folder: Path, tmp_path: Path) -> None:
 
 def test_a_scout_learns_what_the_frozen_features_do_not_show(folder: Path, tmp_path: Path) -> None:
     plain = with_limb()
-    chosen = replace(plain, presence=replace(SETTINGS, scout=(8, 16), learning_rate=3e-3, windows=120, steps=500))
+    chosen = replace(
+        plain, seed=3, presence=replace(SETTINGS, scout=(8, 16), learning_rate=3e-3, windows=120, steps=500)
+    )
     first = train_text(replace(chosen, presence=None), folder, tmp_path / "run")
     second = tune_presence(chosen, folder, first, tmp_path / "tuned.safetensors")
     before, after = network_of(first), network_of(second)
     assert after.spec.scout_widths == (8, 16)
     for name in ("a_image.nii.gz", "limbs/a_image.nii.gz"):
         assert torch.equal(answers(before, folder / name)[0], answers(after, folder / name)[0])
-    there, gone = (answers(after, folder / name)[1] for name in ("a_image.nii.gz", "limbs/a_image.nii.gz"))
-    assert bool((there > gone).all())
-    assert there.mean() > 0 > gone.mean()
+    assert answers(after, folder / "a_image.nii.gz")[1].min() > 0
+    assert answers(after, folder / "limbs/a_image.nii.gz")[1].max() < 0
     assert after.scout is not None
     with torch.no_grad():  # it is listened to
         after.scout.out.weight.zero_()
